@@ -1,0 +1,85 @@
+package boot
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"time"
+)
+
+// Timeline prints events one line each, with the time since the first one of
+// the same boot. Its zero value is ready; it is not safe for concurrent use.
+type Timeline struct {
+	start map[string]time.Time
+}
+
+// Line is the event as one line of text without a newline: seconds since the
+// boot's first event, stage, duration, size, what it was about and how it
+// ended. Bytes that a terminal would interpret are replaced.
+func (t *Timeline) Line(e Event) string {
+	if t.start == nil {
+		t.start = map[string]time.Time{}
+	}
+	key := e.Boot
+	if key == "" {
+		key = e.Addr.String()
+	}
+	if _, ok := t.start[key]; !ok {
+		t.start[key] = e.Time
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "%8.3fs  %-14s %9s %10s  %-15s", e.Time.Sub(t.start[key]).Seconds(), e.Stage, duration(e.Duration), size(e.Bytes), addr(e))
+	for _, s := range []string{e.Name, e.Detail, e.Code, e.Error} {
+		if s != "" {
+			b.WriteString("  " + onePrintableLine(s))
+		}
+	}
+	return strings.TrimRight(b.String(), " ")
+}
+
+// WriteTo prints a heading and all events.
+func (t *Timeline) WriteTo(w io.Writer, events []Event) error {
+	if _, err := fmt.Fprintln(w, Heading()); err != nil {
+		return err
+	}
+	for _, e := range events {
+		if _, err := fmt.Fprintln(w, t.Line(e)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Heading names the columns of Line.
+func Heading() string {
+	return fmt.Sprintf("%9s  %-14s %9s %10s  %-15s  %s", "AT", "STAGE", "TOOK", "BYTES", "ADDRESS", "WHAT")
+}
+
+func addr(e Event) string {
+	if !e.Addr.IsValid() {
+		return "-"
+	}
+	return e.Addr.String()
+}
+
+func duration(d time.Duration) string {
+	switch {
+	case d == 0:
+		return "-"
+	case d < time.Second:
+		return fmt.Sprintf("%.1fms", float64(d)/float64(time.Millisecond))
+	}
+	return fmt.Sprintf("%.2fs", d.Seconds())
+}
+
+func size(n int64) string {
+	switch {
+	case n == 0:
+		return "-"
+	case n < 1<<10:
+		return fmt.Sprintf("%d B", n)
+	case n < 1<<20:
+		return fmt.Sprintf("%.1f KiB", float64(n)/(1<<10))
+	}
+	return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20))
+}
