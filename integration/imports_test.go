@@ -21,6 +21,9 @@ const module = "github.com/nestboot/nestboot"
 // where it stands first, and say why in the commit.
 var importTable = map[string][]string{
 	"boot": {},
+	// ipxebuild's script is built by boot's script builder: one builder, one
+	// place where a word is checked.
+	"ipxebuild": {"boot"},
 }
 
 // free may import everything of ours.
