@@ -1,0 +1,157 @@
+// Package images holds the operating systems that machines boot: their files,
+// opened, measured and digested before the first machine may ask for them.
+//
+// It does not serve them and does not know who boots which. Begin at Open.
+package images
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"regexp"
+	"time"
+)
+
+// Spec names the files of an image on disk.
+type Spec struct {
+	Name    string   // lower-case letters, digits, ".", "_" and "-"; part of URLs
+	Kernel  string   // path
+	Initrds []string // paths, in the order in which the kernel unpacks them
+}
+
+// File is one file of an image. It stays open, so what is served is what was
+// digested even when the path is replaced on disk.
+type File struct {
+	Name     string // last element of its URL, unique in its image
+	Size     int64  // bytes
+	SHA256   string // hexadecimal
+	Modified time.Time
+	file     *os.File
+}
+
+// Image is an image that can be served.
+type Image struct {
+	Name    string
+	Kernel  *File
+	Initrds []*File
+}
+
+var imageName = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,63}$`)
+
+// CheckName reports whether name can be an image's.
+func CheckName(name string) error {
+	if !imageName.MatchString(name) {
+		return fmt.Errorf("image name %q: want 1 to 64 of a-z, 0-9, '.', '_' and '-', beginning with a letter or digit", name)
+	}
+	return nil
+}
+
+// Open opens and digests every file of the image. The error of a file that is
+// missing, unreadable, empty or not a regular file names the image and the
+// path. Files that were opened before are closed again.
+func Open(ctx context.Context, s Spec) (*Image, error) {
+	if err := CheckName(s.Name); err != nil {
+		return nil, err
+	}
+	img := &Image{Name: s.Name}
+	var err error
+	if img.Kernel, err = openFile(ctx, s.Kernel, filepath.Base(s.Kernel)); err != nil {
+		return nil, fmt.Errorf("image %s: kernel: %w", s.Name, err)
+	}
+	for i, path := range s.Initrds {
+		// The number keeps names apart when two directories hold an initrd.
+		f, err := openFile(ctx, path, fmt.Sprintf("%d-%s", i, filepath.Base(path)))
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("image %s: initrd: %w", s.Name, err), img.Close())
+		}
+		img.Initrds = append(img.Initrds, f)
+	}
+	return img, nil
+}
+
+// File returns the file of that name.
+func (i *Image) File(name string) (f *File, kernel, ok bool) {
+	if i.Kernel.Name == name {
+		return i.Kernel, true, true
+	}
+	for _, f := range i.Initrds {
+		if f.Name == name {
+			return f, false, true
+		}
+	}
+	return nil, false, false
+}
+
+// Close closes the image's files.
+func (i *Image) Close() error {
+	err := i.Kernel.file.Close()
+	for _, f := range i.Initrds {
+		err = errors.Join(err, f.file.Close())
+	}
+	return err
+}
+
+// Reader opens the file anew, with an offset of its own, so that the kernel can
+// send it to a socket without a copy. The caller closes it.
+func (f *File) Reader() (*os.File, error) {
+	r, err := os.Open(fmt.Sprintf("/proc/self/fd/%d", f.file.Fd()))
+	if err != nil {
+		return nil, fmt.Errorf("reopen %s: %w", f.file.Name(), err)
+	}
+	now, err := r.Stat()
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("stat %s: %w", f.file.Name(), err), r.Close())
+	}
+	if now.Size() != f.Size || !now.ModTime().Equal(f.Modified) {
+		return nil, errors.Join(fmt.Errorf("%s was changed in place after it was digested: restart bootd to take the new file", f.file.Name()), r.Close())
+	}
+	return r, nil
+}
+
+func openFile(ctx context.Context, path, name string) (*File, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("open: %w", err)
+	}
+	f, err := digest(ctx, file, name)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("%s: %w", path, err), file.Close())
+	}
+	return f, nil
+}
+
+func digest(ctx context.Context, file *os.File, name string) (*File, error) {
+	st, err := file.Stat()
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("stat: %w", err)
+	case !st.Mode().IsRegular():
+		return nil, errors.New("not a regular file")
+	case st.Size() == 0:
+		return nil, errors.New("the file is empty")
+	}
+	h := sha256.New()
+	if _, err := io.Copy(h, contextReader{ctx, file}); err != nil {
+		return nil, fmt.Errorf("read: %w", err)
+	}
+	return &File{Name: name, Size: st.Size(), SHA256: hex.EncodeToString(h.Sum(nil)), Modified: st.ModTime(), file: file}, nil
+}
+
+// contextReader ends a long read when its context does. It lives only as long
+// as one call of digest.
+type contextReader struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (c contextReader) Read(p []byte) (int, error) {
+	if err := c.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return c.r.Read(p)
+}
