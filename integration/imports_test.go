@@ -21,6 +21,7 @@ const module = "github.com/nestboot/nestboot"
 // where it stands first, and say why in the commit.
 var importTable = map[string][]string{
 	"boot":   {},
+	"store":  {},
 	"images": {},
 	// ipxebuild's script is built by boot's script builder: one builder, one
 	// place where a word is checked.

@@ -1,0 +1,51 @@
+package store
+
+import (
+	"fmt"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// spaceMaxAge bounds how old the answer about free space may be. What the store
+// itself can write in that time is far below the default reserve.
+const spaceMaxAge = time.Second
+
+// reserve refuses writes while the file system of path has less than min bytes
+// free: etcd does not survive a full disk, and the disk is shared with images.
+type reserve struct {
+	path string
+	min  uint64
+
+	mu     sync.Mutex
+	asked  time.Time
+	free   uint64
+	failed error
+}
+
+func (r *reserve) check() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.asked.IsZero() || time.Since(r.asked) >= spaceMaxAge {
+		r.ask()
+	}
+	if r.failed != nil {
+		return r.failed
+	}
+	if r.free < r.min {
+		return fmt.Errorf("%w: %s has %d bytes free and %d are kept in reserve: remove files there",
+			ErrNoSpace, r.path, r.free, r.min)
+	}
+	return nil
+}
+
+func (r *reserve) ask() {
+	var fs unix.Statfs_t
+	r.asked, r.failed = time.Now(), nil
+	if err := unix.Statfs(r.path, &fs); err != nil {
+		r.failed = fmt.Errorf("ask for the free space of %s: %w", r.path, err)
+		return
+	}
+	r.free = fs.Bavail * uint64(fs.Bsize)
+}
