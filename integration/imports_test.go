@@ -26,6 +26,7 @@ var importTable = map[string][]string{
 	// ipxebuild's script is built by boot's script builder: one builder, one
 	// place where a word is checked.
 	"ipxebuild": {"boot"},
+	"pki":       {"store"},
 	"inventory": {"boot", "store"},
 }
 

@@ -1,0 +1,144 @@
+package pki
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"time"
+
+	"github.com/nestboot/nestboot/store"
+)
+
+// Why a grant or a done token was refused. The codes are stable.
+const (
+	CodeGrantUnknown         = "grant-unknown"
+	CodeGrantExpired         = "grant-expired"
+	CodeGrantBurned          = "grant-burned"
+	CodeGrantExhausted       = "grant-exhausted"
+	CodeGrantOtherAddress    = "grant-other-address"
+	CodeGrantOtherCredential = "grant-other-credential"
+	CodeGrantState           = "grant-state" // the step doesn't follow the last one
+)
+
+// ErrAlreadyDone is returned by Done for a token that has done its work
+// before: the machine didn't get our answer. Answer it again.
+var ErrAlreadyDone = errors.New("the boot is done already")
+
+// GrantError is the error with which a step of a boot session is turned down.
+type GrantError struct {
+	Code   string
+	Boot   string
+	Reason string
+}
+
+func (e *GrantError) Error() string { return e.Code + ": boot " + e.Boot + ": " + e.Reason }
+
+// Grants are the boot sessions of all machines: opened when a machine gets its
+// script, minted when its per-machine initrd is rendered, used when Ignition
+// fetches its configuration, burned when the machine reports. Each step is one
+// transaction, so two bootd processes on one store agree. Sessions are kept
+// below "grants/". When the store takes no writes they are kept in memory and a
+// restart forgets them: a grant that was stored before and burned since is then
+// good again, for what is left of its 10 minutes and for the same address.
+//
+// The methods return a *GrantError when a step is refused, with the Session if
+// there is one; any other error means that the step could not be recorded.
+type Grants struct {
+	ledger ledger
+	now    func() time.Time
+}
+
+// OpenGrants loads the sessions. ctx bounds the loading only; log and now may
+// be nil.
+func OpenGrants(ctx context.Context, s *store.Store, log *slog.Logger, now func() time.Time) (*Grants, error) {
+	log, now = orDefaults(log, now)
+	mirror, err := s.Mirror(context.WithoutCancel(ctx), grantsPrefix)
+	if err != nil {
+		return nil, fmt.Errorf("load boot sessions: %w", err)
+	}
+	return &Grants{now: now, ledger: ledger{
+		store: s, mirror: mirror, log: log, now: now, memory: map[string]Session{},
+	}}, nil
+}
+
+// Open begins a boot: the script with this boot id has been given to machine,
+// which showed credential. It ends every earlier boot of the machine. Ids are
+// 1 to 64 letters, digits, '-' and '_'; a boot id is never used twice.
+func (g *Grants) Open(ctx context.Context, boot, machine string, credential [32]byte) error {
+	if err := errors.Join(checkID(boot), checkID(machine)); err != nil {
+		return fmt.Errorf("open boot session: %w", err)
+	}
+	return g.ledger.open(ctx, Session{
+		Boot: boot, Machine: machine, Credential: credential, State: Opened, Opened: g.now().UTC(),
+	})
+}
+
+// Mint makes the grant that goes into the per-machine initrd, replacing an
+// earlier one of the same boot, and names the machine that it is for. Only who
+// opened the boot may ask, within an hour and before the grant is used. The
+// grant must be redeemed within 10 minutes.
+func (g *Grants) Mint(ctx context.Context, boot string, credential [32]byte) (grant Token, machine string, err error) {
+	grant, now := Token{Boot: boot, Secret: NewSecret()}, g.now().UTC()
+	s, err := g.ledger.change(ctx, boot, func(s *Session) error {
+		return s.mint(grant.Secret.digest(), credential, now)
+	})
+	if err != nil {
+		return Token{}, s.Machine, err
+	}
+	return grant, s.Machine, nil
+}
+
+// Redeem uses a grant. The first use binds it to addr; from there it may be
+// used 5 times in 10 minutes, since Ignition retries.
+func (g *Grants) Redeem(ctx context.Context, grant Token, addr netip.Addr) (Session, error) {
+	if !addr.IsValid() {
+		return Session{}, errors.New("redeem grant: the client has no address")
+	}
+	now := g.now().UTC()
+	return g.ledger.change(ctx, grant.Boot, func(s *Session) error {
+		return s.redeem(grant.Secret, addr.Unmap(), now)
+	})
+}
+
+// MintDone makes the token with which the machine reports that it is done. It
+// can do nothing else and lives 24 hours. Each rendering of a configuration
+// gets its own; the last 5 of a boot are good.
+func (g *Grants) MintDone(ctx context.Context, boot string) (Token, error) {
+	token, now := Token{Boot: boot, Secret: NewSecret()}, g.now().UTC()
+	if _, err := g.ledger.change(ctx, boot, func(s *Session) error {
+		return s.mintDone(token.Secret.digest(), now)
+	}); err != nil {
+		return Token{}, err
+	}
+	return token, nil
+}
+
+// Done ends a boot: its grant and its done tokens are burned. The same call
+// again returns ErrAlreadyDone and the same session.
+func (g *Grants) Done(ctx context.Context, token Token) (Session, error) {
+	now := g.now().UTC()
+	return g.ledger.change(ctx, token.Boot, func(s *Session) error {
+		return s.done(token.Secret, now)
+	})
+}
+
+// Sweep deletes sessions that have been over for a day, and hands to the store
+// what it refused earlier.
+func (g *Grants) Sweep(ctx context.Context) error {
+	g.ledger.flush(ctx)
+	err := g.ledger.sweep(ctx)
+	if g.ledger.inMemory(ctx, err) {
+		return nil // it has been warned about, and the next sweep does it
+	}
+	return err
+}
+
+// Run sweeps every minute until ctx ends; then it returns nil.
+func (g *Grants) Run(ctx context.Context) error {
+	repeat(ctx, g.ledger.log, "grants", func(ctx context.Context) (time.Duration, error) {
+		return time.Minute, g.Sweep(ctx)
+	})
+	return nil
+}

@@ -1,0 +1,123 @@
+package pki
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"time"
+
+	"github.com/nestboot/nestboot/store"
+)
+
+// maxInMemory bounds the sessions that wait for the store; they take about a
+// kilobyte each.
+const maxInMemory = 16384
+
+func (l *ledger) changeInMemory(boot string, step func(*Session) error) (Session, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s, ok := l.find(boot)
+	if !ok {
+		return Session{}, unknownBoot(boot)
+	}
+	if err := step(&s); err != nil {
+		return s, err
+	}
+	l.remember(s)
+	return s, nil
+}
+
+func (l *ledger) openInMemory(s Session) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if _, ok := l.find(s.Boot); ok {
+		return s.refuse(CodeGrantState, "this boot was opened before")
+	}
+	for _, former := range l.formerInMemory(s.Machine) {
+		former.burn(s.Opened)
+		l.remember(former)
+	}
+	l.remember(s)
+	return nil
+}
+
+// formerInMemory returns the live sessions of a machine.
+func (l *ledger) formerInMemory(machine string) []Session {
+	var former []Session
+	for _, s := range l.memory {
+		if s.Machine == machine && s.State != Burned {
+			former = append(former, s)
+		}
+	}
+	if last, ok := l.mirror.Get(machinePrefix + machine); ok {
+		if s, ok := l.find(string(last.Value)); ok && s.State != Burned {
+			former = append(former, s)
+		}
+	}
+	return former
+}
+
+// remember makes room by forgetting the oldest boot.
+func (l *ledger) remember(s Session) {
+	if _, ok := l.memory[s.Boot]; !ok && len(l.memory) >= maxInMemory {
+		oldest := s
+		for _, other := range l.memory {
+			if other.Opened.Before(oldest.Opened) {
+				oldest = other
+			}
+		}
+		delete(l.memory, oldest.Boot)
+	}
+	l.memory[s.Boot] = s
+}
+
+func (l *ledger) sweepMemory() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	maps.DeleteFunc(l.memory, func(_ string, s Session) bool { return s.forgettable(l.now()) })
+}
+
+func (l *ledger) pending() int {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return len(l.memory)
+}
+
+// flush hands sessions in memory to the store, until it refuses one. It tries
+// at most once a minute, since a dead store may take its time to say so.
+func (l *ledger) flush(ctx context.Context) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if now := l.now(); len(l.memory) == 0 || now.Sub(l.flushed) < time.Minute {
+		return
+	}
+	l.flushed = l.now()
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	for _, s := range l.memory {
+		if err := l.giveBack(ctx, s); err != nil {
+			l.warn(ctx, err)
+			return
+		}
+	}
+	l.log.InfoContext(ctx, "the store takes writes again, boots are recorded", "stage", "grants")
+}
+
+func (l *ledger) giveBack(ctx context.Context, s Session) error {
+	value, err := json.Marshal(s)
+	if err != nil {
+		return fmt.Errorf("encode session: %w", err)
+	}
+	txn := store.Txn{Then: []store.Op{store.Set(grantsPrefix+s.Boot, value)}}
+	if s.State != Burned {
+		txn.Then = append(txn.Then, store.Set(machinePrefix+s.Machine, []byte(s.Boot)))
+	}
+	revision, err := l.store.Commit(ctx, txn)
+	if err != nil {
+		return fmt.Errorf("record session: %w", err)
+	}
+	l.seen(ctx, revision)
+	delete(l.memory, s.Boot)
+	return nil
+}

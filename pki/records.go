@@ -1,0 +1,168 @@
+package pki
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/nestboot/nestboot/store"
+	"github.com/smallstep/certificates/authority"
+	"github.com/smallstep/certificates/authority/provisioner"
+	"github.com/smallstep/certificates/db"
+)
+
+const (
+	certPrefix  = "pki/certs/"
+	stateActive = "active"
+
+	// storeTimeout bounds each wait for the store: a machine waits behind it.
+	storeTimeout = 5 * time.Second
+)
+
+// Digest is a SHA-256. It prints as lower-case hex.
+type Digest [sha256.Size]byte
+
+func (d Digest) String() string { return hex.EncodeToString(d[:]) }
+
+// MarshalText returns the lower-case hex form.
+func (d Digest) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
+
+// UnmarshalText takes 64 hex digits.
+func (d *Digest) UnmarshalText(text []byte) error {
+	if len(text) != hex.EncodedLen(len(d)) {
+		return fmt.Errorf("sha-256 of %d characters, want %d", len(text), hex.EncodedLen(len(d)))
+	}
+	if _, err := hex.Decode(d[:], text); err != nil {
+		return fmt.Errorf("sha-256: %w", err)
+	}
+	return nil
+}
+
+// record is what the store keeps of one machine certificate.
+type record struct {
+	Set         string    `json:"set"`
+	Fingerprint Digest    `json:"fingerprint"`
+	State       string    `json:"state"` // only stateActive lets the certificate pass
+	Issued      time.Time `json:"issued"`
+	NotAfter    time.Time `json:"not_after"`
+}
+
+// records is the list of machine certificates. To the embedded authority it is
+// its database, from which this program needs one function: to be told what was
+// signed.
+type records struct {
+	store  *store.Store
+	mirror *store.Mirror
+	now    func() time.Time
+}
+
+var _ db.AuthDB = (*records)(nil)
+
+func openRecords(ctx context.Context, s *store.Store, now func() time.Time) (*records, error) {
+	mirror, err := s.Mirror(context.WithoutCancel(ctx), certPrefix)
+	if err != nil {
+		return nil, fmt.Errorf("load issued certificates: %w", err)
+	}
+	return &records{store: s, mirror: mirror, now: now}, nil
+}
+
+// find reads memory only.
+func (r *records) find(serial string) (record, bool) {
+	entry, ok := r.mirror.Get(certPrefix + serial)
+	if !ok {
+		return record{}, false
+	}
+	var rec record
+	if err := json.Unmarshal(entry.Value, &rec); err != nil {
+		return record{}, false
+	}
+	return rec, true
+}
+
+// StoreCertificateChain is called by the embedded authority before a signed
+// certificate leaves it. Server certificates are not recorded: nobody asks for
+// them, and their renewal goes on when the store takes no writes.
+func (r *records) StoreCertificateChain(_ provisioner.Interface, chain ...*x509.Certificate) error {
+	leaf := chain[0]
+	set, ok := setOf(leaf)
+	if !ok {
+		return nil
+	}
+	value, err := json.Marshal(record{
+		Set: set, Fingerprint: sha256.Sum256(leaf.Raw), State: stateActive,
+		Issued: r.now().UTC(), NotAfter: leaf.NotAfter,
+	})
+	if err != nil {
+		return fmt.Errorf("encode record of certificate: %w", err)
+	}
+	// The interface hands down no context.
+	ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
+	defer cancel()
+	revision, err := r.store.Put(ctx, certPrefix+serialOf(leaf), value)
+	if err != nil {
+		return fmt.Errorf("record certificate of set %s: %w", set, err)
+	}
+	if err := r.mirror.Wait(ctx, revision); err != nil {
+		return fmt.Errorf("wait for the record of set %s: %w", set, err)
+	}
+	return nil
+}
+
+func serialOf(cert *x509.Certificate) string { return cert.SerialNumber.Text(16) }
+
+// setOf returns the set that a machine certificate was issued to.
+func setOf(leaf *x509.Certificate) (string, bool) {
+	if len(leaf.URIs) != 1 {
+		return "", false
+	}
+	return strings.CutPrefix(leaf.URIs[0].String(), setURN)
+}
+
+func newEmbedded(ca issuers, r *records) (*authority.Authority, error) {
+	a, err := authority.NewEmbedded(
+		authority.WithX509RootCerts(ca.root.cert),
+		authority.WithX509Signer(ca.intermediate.cert, ca.intermediate.key),
+		authority.WithDatabase(r),
+		authority.WithQuietInit(),
+	)
+	if err != nil {
+		return nil, fmt.Errorf("start the embedded authority: %w", err)
+	}
+	return a, nil
+}
+
+// errNotSupported answers what the embedded authority offers beyond signing.
+var errNotSupported = errors.New("not supported by the boot pki")
+
+// IsRevoked is not supported: Verify decides.
+func (r *records) IsRevoked(string) (bool, error) { return false, errNotSupported }
+
+// Revoke is not supported.
+func (r *records) Revoke(*db.RevokedCertificateInfo) error { return errNotSupported }
+
+// GetCertificate is not supported: certificates are not kept.
+func (r *records) GetCertificate(string) (*x509.Certificate, error) { return nil, errNotSupported }
+
+// UseToken is not supported: there are no provisioners.
+func (r *records) UseToken(string, string) (bool, error) { return false, errNotSupported }
+
+// IsSSHRevoked is not supported.
+func (r *records) IsSSHRevoked(string) (bool, error) { return false, errNotSupported }
+
+// RevokeSSH is not supported.
+func (r *records) RevokeSSH(*db.RevokedCertificateInfo) error { return errNotSupported }
+
+// IsSSHHost is not supported.
+func (r *records) IsSSHHost(string) (bool, error) { return false, errNotSupported }
+
+// GetSSHHostPrincipals is not supported.
+func (r *records) GetSSHHostPrincipals() ([]string, error) { return nil, errNotSupported }
+
+// Shutdown has nothing to do: the store belongs to the caller.
+func (r *records) Shutdown() error { return nil }
