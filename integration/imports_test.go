@@ -29,6 +29,7 @@ var importTable = map[string][]string{
 	"ipxebuild": {"boot"},
 	"pki":       {"store"},
 	"inventory": {"boot", "store"},
+	"httpboot":  {"boot", "ignition", "pki"},
 }
 
 // free may import everything of ours.

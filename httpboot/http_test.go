@@ -1,0 +1,295 @@
+package httpboot
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/nestboot/nestboot/boot"
+)
+
+func TestImagesKnowRangeETagAndHead(t *testing.T) {
+	w := start(t)
+	c := w.client(client{cert: w.setCert()})
+	const url = "https://ipxe.test/ipxe/images/lab/vmlinuz"
+	data, err := os.ReadFile(w.imagePath)
+	require.NoError(t, err)
+	etag := `"` + digest(data) + `"`
+
+	a := w.do(c, http.MethodHead, url)
+	require.Equal(t, http.StatusOK, a.status)
+	require.Equal(t, fmt.Sprint(len(data)), a.header.Get("Content-Length"))
+	require.Equal(t, etag, a.header.Get("ETag"))
+
+	a = w.do(c, http.MethodGet, url, "Range", "bytes=2-4")
+	require.Equal(t, http.StatusPartialContent, a.status)
+	require.Equal(t, string(data[2:5]), a.body)
+	require.Equal(t, http.StatusNotModified, w.do(c, http.MethodGet, url, "If-None-Match", etag).status)
+	require.Equal(t, http.StatusRequestedRangeNotSatisfiable, w.do(c, http.MethodGet, url, "Range", "bytes=99999999-").status)
+	require.Equal(t, http.StatusMethodNotAllowed, w.do(c, http.MethodPut, url).status)
+	require.Equal(t, http.StatusNotFound, w.do(c, http.MethodGet, url+"x").status)
+
+	require.NoError(t, os.Remove(w.imagePath))
+	require.Equal(t, http.StatusServiceUnavailable, w.do(c, http.MethodGet, url).status, "a fault that may pass is a 5xx")
+	require.Equal(t, "image-unreadable", w.lastEvent(boot.StageKernel).Code)
+}
+
+func TestT08_ManyRangesAreOneAnswer(t *testing.T) {
+	w := start(t)
+	c := w.client(client{cert: w.setCert()})
+	const url = "https://ipxe.test/ipxe/images/lab/vmlinuz"
+	a := w.do(c, http.MethodGet, url, "Range", "bytes="+strings.Repeat("0-0,", 1000)+"0-0")
+	require.Equal(t, http.StatusOK, a.status)
+	require.Len(t, a.body, 4<<20, "a list of ranges is answered with the file, once")
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, http.NoBody)
+	require.NoError(t, err)
+	req.Header.Set("Range", "bytes="+strings.Repeat("0-0,", 170_000)+"0-0")
+	res, err := c.Do(req)
+	if err == nil { // the server may hang up before the client has sent it all
+		require.NoError(t, res.Body.Close())
+		require.Equal(t, http.StatusRequestHeaderFieldsTooLarge, res.StatusCode)
+	}
+}
+
+func TestHostMustBeTheNameThatTLSWasSpokenTo(t *testing.T) {
+	w := start(t)
+	c := w.client(client{cert: w.setCert()})
+	for _, tt := range []struct {
+		url, host string
+		status    int
+	}{
+		{"https://boot.test/ipxe/boot", "ipxe.test", http.StatusMisdirectedRequest},
+		{"https://ipxe.test" + testQuery, "boot.test", http.StatusMisdirectedRequest},
+		{"https://ipxe.test" + testQuery, "other.test", http.StatusMisdirectedRequest},
+		{"https://ipxe.test" + testQuery, "IPXE.test:443", http.StatusOK},
+		{"https://boot.test/rack1/snponly.efi", "127.0.0.1", http.StatusMisdirectedRequest},
+		{"https://127.0.0.1/rack1/snponly.efi", "127.0.0.1", http.StatusOK}, // no SNI for an address
+		{"https://127.0.0.1/rack1/snponly.efi", "ipxe.test", http.StatusMisdirectedRequest},
+	} {
+		require.Equal(t, tt.status, w.do(c, http.MethodGet, tt.url, "Host", tt.host).status, "%s with Host %s", tt.url, tt.host)
+	}
+}
+
+func TestNamesRequestCertificatesOrDoNot(t *testing.T) {
+	w := start(t)
+	for name, want := range map[string]bool{"ipxe.test": true, "boot.test": false} {
+		asked := false
+		c := w.client(client{config: &tls.Config{GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			asked = true
+			return w.setCert(), nil
+		}}})
+		w.do(c, http.MethodGet, "https://"+name+"/x")
+		require.Equal(t, want, asked, name)
+	}
+}
+
+func TestT01_TraversalFindsNothing(t *testing.T) {
+	w := start(t)
+	c := w.client(client{cert: w.setCert()})
+	for _, path := range []string{
+		"/../etc/passwd", "/rack1/../../etc/passwd", "/%2e%2e/%2e%2e/etc/passwd", "/rack1/..%2fautoexec.ipxe", `/rack1\autoexec.ipxe`,
+		"//etc/passwd", "/rack1/snponly.efi/", "/rack1/./snponly.efi", "/rack1/snponly.efi%00", "/rack1", "/", "/RACK1/snponly.efi",
+		"/ipxe/images/lab/../lab/vmlinuz", "/ipxe/images/lab/%2e%2e/vmlinuz", "/ipxe/images//vmlinuz", "/ipxe/images/lab/vmlinuz/", "/ipxe/images/lab",
+	} {
+		for _, host := range []string{"boot.test", "ipxe.test"} {
+			require.Equal(t, http.StatusNotFound, w.do(c, http.MethodGet, "https://"+host+path).status, "%s%s", host, path)
+		}
+		require.Equal(t, http.StatusNotFound, w.do(http.DefaultClient, http.MethodGet, "http://"+w.plain+path).status, path)
+	}
+}
+
+func TestT14_KeysLeaveOnlyWhereTheOperatorSaysSo(t *testing.T) {
+	w := start(t)
+	c := w.client(client{cert: w.setCert()})
+	plain, secure := "http://"+w.plain+"/rack1/autoexec.ipxe", "https://boot.test/rack1/autoexec.ipxe"
+	for _, url := range []string{plain, secure} {
+		a := w.do(http.DefaultClient, http.MethodGet, plain)
+		require.Equal(t, answer{http.StatusForbidden, "key-not-exposed\n", a.header}, a, url)
+		require.Contains(t, w.lastEvent(boot.StageKey).Error, "artifacts.expose_key_over")
+	}
+	w.exposed.Store(true)
+	require.Equal(t, "#!ipxe key", w.do(http.DefaultClient, http.MethodGet, plain).body)
+	require.Equal(t, http.StatusForbidden, w.do(c, http.MethodGet, secure).status, "HTTPS asks for no proof here, so it gives no key")
+	require.Equal(t, "MZ binary", w.do(http.DefaultClient, http.MethodGet, "http://"+w.plain+"/rack1/snponly.efi").body)
+	require.Equal(t, "9", w.do(http.DefaultClient, http.MethodHead, "http://"+w.plain+"/rack1/snponly.efi").header.Get("Content-Length"))
+}
+
+func TestT09_OnlyHTTP11(t *testing.T) {
+	w := start(t)
+	cfg := &tls.Config{NextProtos: []string{"h2", "http/1.1"}, ServerName: "ipxe.test", InsecureSkipVerify: true}
+	c, err := tls.Dial("tcp", w.secure, cfg)
+	require.NoError(t, err)
+	defer func() { _ = c.Close() }()
+	require.Equal(t, "http/1.1", c.ConnectionState().NegotiatedProtocol)
+	_, err = tls.Dial("tcp", w.secure, &tls.Config{NextProtos: []string{"h2"}, ServerName: "ipxe.test", InsecureSkipVerify: true})
+	require.ErrorContains(t, err, "no application protocol")
+}
+
+func TestT10_OfferedVersionsAndSuites(t *testing.T) {
+	w := start(t)
+	var got strings.Builder
+	for _, version := range []uint16{tls.VersionTLS10, tls.VersionTLS11, tls.VersionTLS12, tls.VersionTLS13} {
+		suites := append(tls.CipherSuites(), tls.InsecureCipherSuites()...)
+		for _, s := range suites {
+			if (version == tls.VersionTLS13) != (s.SupportedVersions[0] == tls.VersionTLS13) {
+				continue
+			}
+			c, err := tls.Dial("tcp", w.secure, &tls.Config{
+				MinVersion: version, MaxVersion: version, CipherSuites: []uint16{s.ID}, ServerName: "ipxe.test", InsecureSkipVerify: true,
+			})
+			if err != nil {
+				continue
+			}
+			line := fmt.Sprintf("%s %s\n", tls.VersionName(version), tls.CipherSuiteName(c.ConnectionState().CipherSuite))
+			if !strings.Contains(got.String(), line) {
+				got.WriteString(line)
+			}
+			require.NoError(t, c.Close())
+		}
+	}
+	want, err := os.ReadFile("testdata/tls-suites.golden")
+	require.NoError(t, err)
+	require.Equal(t, string(want), got.String())
+}
+
+func TestT11_SessionsAreNotResumed(t *testing.T) {
+	w := start(t)
+	cache := tls.NewLRUClientSessionCache(8)
+	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+		for range 2 {
+			c := w.client(client{cert: w.setCert(), config: &tls.Config{ClientSessionCache: cache, MaxVersion: version}})
+			req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://ipxe.test"+testQuery, http.NoBody)
+			require.NoError(t, err)
+			res, err := c.Do(req)
+			require.NoError(t, err)
+			require.NoError(t, res.Body.Close())
+			require.False(t, res.TLS.DidResume)
+		}
+	}
+}
+
+func TestT12_CredentialIsCheckedAtEachRequest(t *testing.T) {
+	w := start(t)
+	c := w.client(client{cert: w.setCert()})
+	require.Equal(t, http.StatusOK, w.do(c, http.MethodGet, "https://ipxe.test"+testQuery).status)
+	w.skew.Store(int64(2 * 365 * 24 * time.Hour)) // the connection stays open while the certificate ends
+	a := w.do(c, http.MethodGet, "https://ipxe.test"+testQuery)
+	require.Equal(t, answer{http.StatusForbidden, "expired\n", a.header}, a)
+}
+
+func TestT15_ForeignTrustIsSeen(t *testing.T) {
+	w := start(t)
+	_, err := tls.Dial("tcp", w.secure, &tls.Config{ServerName: "ipxe.test"}) // does not know our root, as a foreign artifact
+	require.Error(t, err)
+	e := w.lastEvent(boot.StageTLS)
+	require.Equal(t, "tls-failed", e.Code)
+	require.Contains(t, e.Error, "trusts another root")
+	require.Equal(t, "ipxe.test", e.Name)
+
+	_, err = tls.Dial("tcp", w.secure, &tls.Config{ServerName: "unknown.test"})
+	require.Error(t, err)
+	require.Contains(t, w.lastEvent(boot.StageTLS).Error, `no server has the name "unknown.test"`)
+}
+
+func TestT07_SlowConnectionsDoNotStarveOthers(t *testing.T) {
+	w := start(t)
+	var d net.Dialer
+	open := 0
+	for n := range 4 * maxConnsPerAddr {
+		d.LocalAddr = &net.TCPAddr{IP: net.IPv4(127, 0, 1, byte(n%3))}
+		c, err := d.DialContext(t.Context(), "tcp", w.plain)
+		require.NoError(t, err)
+		defer func() { _ = c.Close() }()
+		_, err = io.WriteString(c, "GET / HTTP/1.1\r\nX")
+		if err == nil {
+			open++
+		}
+	}
+	require.Positive(t, open)
+	start := time.Now()
+	require.Equal(t, "MZ binary", w.do(http.DefaultClient, http.MethodGet, "http://"+w.plain+"/rack1/snponly.efi").body)
+	require.Less(t, time.Since(start), 2*time.Second)
+}
+
+func TestT07_ConnectionsPerAddressAreCapped(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	limited := newLimited(l)
+	defer func() { require.NoError(t, limited.Close()) }()
+	accepted := make(chan net.Conn)
+	go func() {
+		for {
+			c, err := limited.Accept()
+			if err != nil {
+				return
+			}
+			accepted <- c
+		}
+	}()
+	dial := func() net.Conn {
+		c, err := net.Dial("tcp", l.Addr().String())
+		require.NoError(t, err)
+		t.Cleanup(func() { _ = c.Close() })
+		return c
+	}
+	var servers []net.Conn
+	for range maxConnsPerAddr {
+		dial()
+		servers = append(servers, <-accepted)
+	}
+	over := dial()
+	_, err = over.Read(make([]byte, 1))
+	require.Error(t, err, "the connection over the limit is closed at once")
+	require.NoError(t, servers[0].Close())
+	dial()
+	require.NotNil(t, <-accepted, "a place that was given back can be taken")
+}
+
+func TestHTTP10ClientMayKeepItsConnection(t *testing.T) {
+	w := start(t)
+	c, err := net.Dial("tcp", w.plain)
+	require.NoError(t, err)
+	defer func() { _ = c.Close() }()
+	r := bufio.NewReader(c)
+	for range 2 {
+		_, err = io.WriteString(c, "GET /rack1/snponly.efi HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
+		require.NoError(t, err)
+		res, err := http.ReadResponse(r, nil)
+		require.NoError(t, err)
+		body, err := io.ReadAll(res.Body)
+		require.NoError(t, err)
+		require.NoError(t, res.Body.Close())
+		require.Equal(t, "MZ binary", string(body))
+	}
+}
+
+func TestStopLetsARunningDownloadEnd(t *testing.T) {
+	w := start(t)
+	c := w.client(client{cert: w.setCert()})
+	req, err := http.NewRequestWithContext(context.Background(), http.MethodGet, "https://ipxe.test/ipxe/images/lab/vmlinuz", http.NoBody)
+	require.NoError(t, err)
+	res, err := c.Do(req)
+	require.NoError(t, err)
+	w.cancel()
+	require.Eventually(t, func() bool {
+		conn, err := net.Dial("tcp", w.secure)
+		if err == nil {
+			_ = conn.Close()
+		}
+		return err != nil
+	}, 5*time.Second, 5*time.Millisecond, "no new connection is taken")
+	body, err := io.ReadAll(res.Body)
+	require.NoError(t, err)
+	require.NoError(t, res.Body.Close())
+	require.Len(t, body, 4<<20)
+}

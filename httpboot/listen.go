@@ -1,0 +1,136 @@
+package httpboot
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"sync"
+)
+
+// How many connections may be open, in all and per address. A machine holds
+// one or two; a laboratory behind one address holds a rack's worth.
+const (
+	maxConns        = 16_384
+	maxConnsPerAddr = 256
+)
+
+// limited is a listener that closes what is over the limits at once, before
+// it costs a goroutine (T7).
+type limited struct {
+	net.Listener
+	mu     sync.Mutex
+	total  int
+	byAddr map[netip.Addr]int
+}
+
+func newLimited(l net.Listener) *limited {
+	return &limited{Listener: l, byAddr: map[netip.Addr]int{}}
+}
+
+func (l *limited) Accept() (net.Conn, error) {
+	for {
+		c, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err // the caller knows net.ErrClosed
+		}
+		addr := remoteAddr(c)
+		if l.take(addr) {
+			return &counted{Conn: c, give: sync.OnceFunc(func() { l.give(addr) })}, nil
+		}
+		_ = c.Close() // over the limit; nobody to tell
+	}
+}
+
+func (l *limited) take(a netip.Addr) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.total >= maxConns || l.byAddr[a] >= maxConnsPerAddr {
+		return false
+	}
+	l.total++
+	l.byAddr[a]++
+	return true
+}
+
+func (l *limited) give(a netip.Addr) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.total--
+	if l.byAddr[a]--; l.byAddr[a] == 0 {
+		delete(l.byAddr, a)
+	}
+}
+
+// counted gives its place back when it is closed.
+type counted struct {
+	net.Conn
+	give func()
+}
+
+func (c *counted) Close() error {
+	c.give()
+	return c.Conn.Close()
+}
+
+// ReadFrom keeps sendfile working through the wrapper.
+func (c *counted) ReadFrom(r io.Reader) (int64, error) {
+	if rf, ok := c.Conn.(io.ReaderFrom); ok {
+		return rf.ReadFrom(r)
+	}
+	return io.Copy(writerOnly{c.Conn}, r)
+}
+
+func remoteAddr(c net.Conn) netip.Addr {
+	ap, err := netip.ParseAddrPort(c.RemoteAddr().String())
+	if err != nil { // not an IP connection: tests with pipes
+		return netip.Addr{}
+	}
+	return ap.Addr().Unmap()
+}
+
+// handedOver is a listener whose connections somebody else accepted.
+type handedOver struct {
+	addr  net.Addr
+	conns chan net.Conn
+	done  chan struct{}
+	close func()
+}
+
+func newHandedOver(addr net.Addr) *handedOver {
+	done := make(chan struct{})
+	return &handedOver{addr: addr, conns: make(chan net.Conn), done: done, close: sync.OnceFunc(func() { close(done) })}
+}
+
+func (h *handedOver) Accept() (net.Conn, error) {
+	select {
+	case c := <-h.conns:
+		return c, nil
+	case <-h.done:
+		return nil, net.ErrClosed
+	}
+}
+
+func (h *handedOver) Close() error   { h.close(); return nil }
+func (h *handedOver) Addr() net.Addr { return h.addr }
+
+// give passes a connection on, or closes it when nobody accepts any more.
+func (h *handedOver) give(c net.Conn) {
+	select {
+	case h.conns <- c:
+	case <-h.done:
+		_ = c.Close() // the server stops; the client comes again
+	}
+}
+
+// closed reports whether an Accept error only means that the listener was closed.
+func closed(err error) bool { return errors.Is(err, net.ErrClosed) }
+
+// closeOnDone closes l when ctx ends; stop releases it.
+func closeOnDone(ctx context.Context, l net.Listener) (stop func() bool) {
+	return context.AfterFunc(ctx, func() { _ = l.Close() }) // Accept reports it
+}
+
+func wrapAccept(err error) error { return fmt.Errorf("accept: %w", err) }

@@ -1,0 +1,141 @@
+package httpboot
+
+import (
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+
+	"github.com/nestboot/nestboot/boot"
+	"github.com/nestboot/nestboot/ignition"
+	"github.com/nestboot/nestboot/pki"
+)
+
+// machine answers the name that never requests a certificate: a running
+// machine's Ignition and phone-home, each with a token of its own, and the
+// files of sets that hold no key.
+func (s *Server) machine(w http.ResponseWriter, req *http.Request) error {
+	switch path := req.URL.Path; path {
+	case "/ipxe/ignition":
+		return s.ignition(w, req)
+	case "/ipxe/done":
+		return s.done(w, req)
+	default:
+		return s.artifact(w, req, strings.TrimPrefix(path, "/"))
+	}
+}
+
+// ignition answers GET /ipxe/ignition: the machine's whole configuration, for
+// the grant that travelled in its initrd (T20, T21).
+func (s *Server) ignition(w http.ResponseWriter, req *http.Request) (err error) {
+	start := s.Now()
+	e := boot.Event{}
+	defer func() { s.finish(&e, boot.StageIgnition, req, start, err) }()
+	if err := only(req, http.MethodGet); err != nil {
+		return err
+	}
+	token, err := bearer(req)
+	if err != nil {
+		return err
+	}
+	// The base is asked for first: a grant is not spent on what cannot be answered.
+	base, err := s.Site.Base()
+	if err != nil {
+		return unavailable("not-ready", err)
+	}
+	session, err := s.Grants.Redeem(req.Context(), token, clientAddr(req))
+	e.Boot, e.Machine = session.Boot, session.Machine // known also for most refusals
+	if err != nil {
+		return grantRefusal(err)
+	}
+	name, ok := s.Site.Name(session.Machine)
+	if !ok {
+		return unavailable("not-ready", fmt.Errorf("machine %s has no name yet", session.Machine))
+	}
+	body, err := s.renderIgnition(req, base, session, name)
+	if err != nil {
+		return err
+	}
+	e.Name, e.Bytes = name, int64(len(body))
+	return answerBytes(w, req, "application/vnd.coreos.ignition+json", body)
+}
+
+func (s *Server) renderIgnition(req *http.Request, base ignition.Base, session pki.Session, name string) ([]byte, error) {
+	done, err := s.Grants.MintDone(req.Context(), session.Boot)
+	if err != nil {
+		return nil, grantRefusal(err)
+	}
+	body, err := base.Render(ignition.Values{
+		Hostname: name,
+		Done:     ignition.Done{URL: s.Names.BootURL + "/ipxe/done", Token: done.Encode()},
+		RootPEM:  s.rootPEM(),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("render ignition config: %w", err)
+	}
+	return body, nil
+}
+
+// done answers POST /ipxe/done: the machine runs. Its grant is burned.
+func (s *Server) done(w http.ResponseWriter, req *http.Request) (err error) {
+	start := s.Now()
+	e := boot.Event{}
+	defer func() { s.finish(&e, boot.StageDone, req, start, err) }()
+	if err := only(req, http.MethodPost); err != nil {
+		return err
+	}
+	token, err := bearer(req)
+	if err != nil {
+		return err
+	}
+	session, err := s.Grants.Done(req.Context(), token)
+	e.Boot, e.Machine = session.Boot, session.Machine // known also for most refusals
+	again := errors.Is(err, pki.ErrAlreadyDone)
+	if err != nil && !again {
+		return grantRefusal(err)
+	}
+	if again {
+		e.Detail = "reported again"
+	} else {
+		s.Site.Done(req.Context(), session.Machine)
+	}
+	return answerBytes(w, req, "text/plain; charset=utf-8", []byte("ok\n"))
+}
+
+// bearer reads the token of the Authorization header (RFC 6750 section 2.1).
+func bearer(req *http.Request) (pki.Token, error) {
+	scheme, value, _ := strings.Cut(req.Header.Get("Authorization"), " ")
+	if !strings.EqualFold(scheme, "Bearer") {
+		return pki.Token{}, refuse(http.StatusUnauthorized, "no-token", errors.New("no bearer token in the Authorization header"))
+	}
+	t, err := pki.ParseToken(value)
+	if err != nil {
+		return pki.Token{}, refuse(http.StatusUnauthorized, "bad-token", err)
+	}
+	return t, nil
+}
+
+// grantRefusal maps what pki says of a grant to a status: 410 for one that was
+// good once, 403 for a step with another certificate than the one before, 409
+// for a step out of turn, 401 for a grant that is not this client's, 503 for a
+// passing fault.
+func grantRefusal(err error) error {
+	var g *pki.GrantError
+	if !errors.As(err, &g) {
+		return unavailable("not-ready", err)
+	}
+	switch g.Code {
+	case pki.CodeGrantBurned, pki.CodeGrantExpired, pki.CodeGrantExhausted:
+		return refuse(http.StatusGone, g.Code, err)
+	case pki.CodeGrantOtherCredential:
+		return refuse(http.StatusForbidden, g.Code, err)
+	case pki.CodeGrantState:
+		return refuse(http.StatusConflict, g.Code, err)
+	}
+	return refuse(http.StatusUnauthorized, g.Code, err)
+}
+
+func (s *Server) rootPEM() []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Authority.Root().Raw})
+}

@@ -1,0 +1,130 @@
+package httpboot
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nestboot/nestboot/boot"
+)
+
+// handshakeTimeout is enough for firmware that computes RSA on an emulated
+// processor: OVMF under TCG takes about a second.
+const handshakeTimeout = 15 * time.Second
+
+// vhost is one host name on the TLS port: its own tls.Config, its own server.
+type vhost struct {
+	name   string
+	config *tls.Config
+	conns  *handedOver
+}
+
+// suites are what iPXE 1.21.1 and newer can do that has forward secrecy and an
+// AEAD (T10). TLS 1.3 brings its own.
+var suites = []uint16{
+	tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+	tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+	tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+	tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+}
+
+// tlsConfig is what the names have in common: HTTP/1.1 only (T9), and no
+// session tickets, so that every connection proves anew who it is (T11).
+func (s *Server) tlsConfig(auth tls.ClientAuthType) *tls.Config {
+	return &tls.Config{
+		MinVersion:             tls.VersionTLS12,
+		CipherSuites:           suites,
+		NextProtos:             []string{"http/1.1"},
+		ClientAuth:             auth,
+		SessionTicketsDisabled: true,
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+			return s.Authority.ServerCertificate(), nil
+		},
+	}
+}
+
+// acceptTLS accepts until l is closed, and hands each connection to the host
+// that its ClientHello names. Which one is decided before any certificate is
+// sent or requested. It returns when every handshake has ended.
+func (s *Server) acceptTLS(ctx context.Context, l net.Listener, hosts map[string]*vhost) error {
+	var running sync.WaitGroup
+	defer running.Wait()
+	for {
+		c, err := l.Accept()
+		if closed(err) {
+			return nil
+		}
+		if err != nil {
+			return wrapAccept(err)
+		}
+		running.Go(func() { s.handshake(ctx, c, hosts) })
+	}
+}
+
+func (s *Server) handshake(ctx context.Context, raw net.Conn, hosts map[string]*vhost) {
+	start := s.Now()
+	var host *vhost
+	var hello *tls.ClientHelloInfo
+	c := tls.Server(raw, &tls.Config{
+		MinVersion: tls.VersionTLS12,
+		GetConfigForClient: func(h *tls.ClientHelloInfo) (*tls.Config, error) {
+			hello = h
+			if host = hosts[strings.ToLower(h.ServerName)]; host == nil {
+				return nil, fmt.Errorf("no server has the name %.80q", h.ServerName)
+			}
+			return host.config, nil
+		},
+	})
+	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
+	defer cancel()
+	err := c.HandshakeContext(ctx)
+	if err != nil {
+		_ = c.Close() // the handshake's error is the one that counts
+	}
+	if hello == nil {
+		return // a port scan or a health check: no TLS was spoken
+	}
+	s.recordTLS(host, hello, c, start, err)
+	if err == nil {
+		host.conns.give(c)
+	}
+}
+
+// recordTLS records the handshakes of machines that identify themselves, and
+// every one that failed: that is where a wrong trust root shows.
+func (s *Server) recordTLS(host *vhost, hello *tls.ClientHelloInfo, c *tls.Conn, start time.Time, err error) {
+	if err == nil && host.config.ClientAuth == tls.NoClientCert {
+		return
+	}
+	e := s.event(boot.StageTLS, remoteAddr(c), start)
+	e.Name = hello.ServerName
+	if err != nil {
+		e.Code, e.Error = "tls-failed", explainTLS(err)
+	} else {
+		e.Detail = describeTLS(c.ConnectionState())
+	}
+	s.Site.Record(e)
+}
+
+func describeTLS(state tls.ConnectionState) string {
+	client := "no client certificate"
+	if len(state.PeerCertificates) > 0 {
+		client = fmt.Sprintf("certificate of %.60q", state.PeerCertificates[0].Subject.CommonName)
+	}
+	return fmt.Sprintf("%s, %s, %s", tls.VersionName(state.Version), tls.CipherSuiteName(state.CipherSuite), client)
+}
+
+// explainTLS adds what a failed handshake means for a machine.
+func explainTLS(err error) string {
+	var remote *net.OpError // crypto/tls reports the other side's alert as one
+	if errors.As(err, &remote) && remote.Op == "remote error" || isHangUp(err) {
+		return err.Error() + ": the machine broke off after it saw our certificate; " +
+			"most often its artifact trusts another root, or its clock is off by more than 12 hours"
+	}
+	return err.Error()
+}
