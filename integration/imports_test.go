@@ -30,6 +30,7 @@ var importTable = map[string][]string{
 	"pki":       {"store"},
 	"inventory": {"boot", "store"},
 	"httpboot":  {"boot", "ignition", "pki"},
+	"admin":     {"boot", "artifact", "ignition", "images", "inventory", "pki", "store"},
 }
 
 // free may import everything of ours.

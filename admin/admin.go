@@ -1,0 +1,167 @@
+// Package admin is the API for operators: machines and events, in JSON.
+//
+// Its paths, envelopes and errors keep the shape of the API that clients of
+// this field already speak. It listens apart from everything that machines
+// reach; today only on a Unix socket, where whoever may open it is the local
+// administrator. Begin at API.
+package admin
+
+import (
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"github.com/nestboot/nestboot/boot"
+	"github.com/nestboot/nestboot/inventory"
+)
+
+// API answers operators. All fields are required.
+type API struct {
+	Org      string // UUID of the organization; part of every path
+	Machines *inventory.Machines
+	Journal  *inventory.Journal
+	Log      *slog.Logger
+	Version  string
+}
+
+// apiError is the body of every answer that is not 2xx.
+type apiError struct {
+	Status  int    `json:"status"`
+	Message string `json:"error"`
+	Code    string `json:"code"`
+}
+
+func (e *apiError) Error() string { return e.Message }
+
+// ServeHTTP routes by hand, because clients of the reference API send doubled
+// and trailing slashes and do not follow redirects.
+func (a *API) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	path := strings.FieldsFunc(req.URL.Path, func(r rune) bool { return r == '/' })
+	if err := a.route(w, req, path); err != nil {
+		a.fail(w, req, err)
+	}
+}
+
+func (a *API) route(w http.ResponseWriter, req *http.Request, path []string) error {
+	if req.Method != http.MethodGet {
+		return &apiError{http.StatusMethodNotAllowed, "only GET is answered here", "method_not_allowed"}
+	}
+	if len(path) < 3 || path[0] != "api" || path[1] != "v1" || path[2] != "orgs" {
+		return notFound(req.URL.Path)
+	}
+	if len(path) == 3 {
+		return answer(w, map[string]any{"orgs": []any{map[string]string{"id": a.Org, "version": a.Version}}})
+	}
+	if path[3] != a.Org {
+		return &apiError{http.StatusNotFound, fmt.Sprintf("organization %.60q does not exist", path[3]), "not_found"}
+	}
+	switch rest := path[4:]; {
+	case len(rest) == 1 && rest[0] == "machines":
+		return a.machines(w)
+	case len(rest) == 2 && rest[0] == "machines":
+		return a.machine(w, rest[1])
+	case len(rest) == 1 && rest[0] == "events":
+		return a.events(w, req)
+	}
+	return notFound(req.URL.Path)
+}
+
+func (a *API) machines(w http.ResponseWriter) error {
+	list, err := a.Machines.List()
+	if err != nil {
+		return err
+	}
+	return answer(w, map[string]any{"machines": list})
+}
+
+// machine answers one machine, by its number or its UUID.
+func (a *API) machine(w http.ResponseWriter, id string) error {
+	list, err := a.Machines.List()
+	if err != nil {
+		return err
+	}
+	for _, m := range list {
+		if strconv.FormatInt(m.ID, 10) == id || strings.EqualFold(m.UUID, id) {
+			return answer(w, map[string]any{"machine": m})
+		}
+	}
+	return &apiError{http.StatusNotFound, fmt.Sprintf("machine %.60q does not exist", id), "not_found"}
+}
+
+// events answers the kept events after ?since=, or with Accept:
+// text/event-stream those and all that come (WHATWG HTML, server-sent events);
+// there Last-Event-ID counts as since.
+func (a *API) events(w http.ResponseWriter, req *http.Request) error {
+	since, err := sinceOf(req)
+	if err != nil {
+		return err
+	}
+	if req.Header.Get("Accept") != "text/event-stream" {
+		events := a.Journal.Since(since)
+		if events == nil {
+			events = []boot.Event{}
+		}
+		return answer(w, map[string]any{"events": events})
+	}
+	past, next, stop := a.Journal.Follow(since)
+	defer stop()
+	w.Header().Set("Content-Type", "text/event-stream")
+	w.Header().Set("Cache-Control", "no-store")
+	flush := http.NewResponseController(w)
+	for _, e := range past {
+		if err := writeEvent(w, e); err != nil {
+			return nil // the listener has gone
+		}
+	}
+	follow(w, req, flush, next)
+	return nil
+}
+
+// follow sends what comes until the listener goes or falls behind.
+func follow(w http.ResponseWriter, req *http.Request, flush *http.ResponseController, next <-chan boot.Event) {
+	for flush.Flush() == nil {
+		select {
+		case <-req.Context().Done():
+			return
+		case e, ok := <-next:
+			if !ok { // fell behind: say so, the client comes again with Last-Event-ID
+				_, _ = fmt.Fprint(w, "event: dropped\ndata: {}\n\n")
+				return
+			}
+			if writeEvent(w, e) != nil {
+				return
+			}
+		}
+	}
+}
+
+func writeEvent(w http.ResponseWriter, e boot.Event) error {
+	data, err := json.Marshal(e)
+	if err != nil {
+		return fmt.Errorf("encode event: %w", err)
+	}
+	_, err = fmt.Fprintf(w, "id: %d\ndata: %s\n\n", e.ID, data)
+	return err
+}
+
+func sinceOf(req *http.Request) (int64, error) {
+	s := req.Header.Get("Last-Event-ID")
+	if s == "" {
+		s = req.URL.Query().Get("since")
+	}
+	if s == "" {
+		return 0, nil
+	}
+	n, err := strconv.ParseInt(s, 10, 64)
+	if err != nil || n < 0 {
+		return 0, &apiError{http.StatusUnprocessableEntity, fmt.Sprintf("since %.40q is not the number of an event", s), "invalid_value"}
+	}
+	return n, nil
+}
+
+func notFound(path string) error {
+	return &apiError{http.StatusNotFound, fmt.Sprintf("%.200q does not exist", path), "not_found"}
+}

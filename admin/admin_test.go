@@ -1,0 +1,160 @@
+package admin
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"flag"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/nestboot/nestboot/boot"
+	"github.com/nestboot/nestboot/inventory"
+	"github.com/nestboot/nestboot/store"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+const (
+	org  = "7b0c8a3e-53c5-4f2e-9d0a-2f1f5f2a9c11"
+	base = "/api/v1/orgs/" + org
+)
+
+func start(t *testing.T) (*API, *httptest.Server) {
+	t.Helper()
+	s, err := store.Open(t.Context(), store.Config{Dir: t.TempDir()})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, s.Close()) })
+	log := slog.New(slog.DiscardHandler)
+	machines, err := inventory.OpenMachines(s)
+	require.NoError(t, err)
+	journal, err := inventory.OpenJournal(t.Context(), s, log, nil)
+	require.NoError(t, err)
+	a := &API{Org: org, Machines: machines, Journal: journal, Log: log, Version: "v1"}
+	srv := httptest.NewServer(a)
+	t.Cleanup(srv.Close)
+	return a, srv
+}
+
+func (a *API) fill(t *testing.T) {
+	t.Helper()
+	at := time.Date(2026, 11, 21, 3, 0, 0, 0, time.UTC)
+	r := boot.Request{
+		UUID: "4c4c4544-0042-3510-8052-b4c04f564433", MAC: "52:54:00:00:00:01", Serial: "S1", Arch: boot.AMD64, Platform: boot.EFI,
+		Addr: netip.MustParseAddr("10.77.0.57"), Credential: boot.Credential{Set: "rack1"},
+	}
+	p := boot.Plan{Action: boot.ActBoot, Machine: boot.Machine{Name: "node1"}, Image: boot.Image{Name: "flatcar"}}
+	require.NoError(t, a.Machines.Saw(t.Context(), r, p, "b1", at))
+	a.Journal.Record(boot.Event{Stage: boot.StageScript, Boot: "b1", Machine: r.UUID, Name: "flatcar"}, at)
+	a.Journal.Record(boot.Event{Stage: boot.StageDone, Boot: "b1", Machine: r.UUID}, at.Add(time.Second))
+}
+
+func ask(t *testing.T, srv *httptest.Server, method, path string) (int, string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, srv.URL+path, http.NoBody)
+	require.NoError(t, err)
+	res, err := http.DefaultTransport.RoundTrip(req)
+	require.NoError(t, err)
+	defer func() { _ = res.Body.Close() }()
+	body, err := io.ReadAll(res.Body)
+	require.NoError(t, err)
+	require.Equal(t, "application/json", res.Header.Get("Content-Type"))
+	require.True(t, json.Valid(body), "JSON whatever the answer")
+	return res.StatusCode, string(body)
+}
+
+func TestAnswersGolden(t *testing.T) {
+	a, srv := start(t)
+	_, empty := ask(t, srv, http.MethodGet, base+"/machines")
+	require.JSONEq(t, `{"machines":[]}`, empty, "no machines is an empty list")
+	_, empty = ask(t, srv, http.MethodGet, base+"/events")
+	require.JSONEq(t, `{"events":[]}`, empty)
+	a.fill(t)
+	for name, tt := range map[string]struct {
+		path   string
+		status int
+	}{
+		"orgs":            {"/api/v1/orgs", 200},
+		"machines":        {base + "/machines", 200},
+		"machine":         {base + "/machines/1", 200},
+		"events":          {base + "/events", 200},
+		"events-since":    {base + "/events?since=1795230000000000", 200},
+		"no-machine":      {base + "/machines/2", 404},
+		"no-organization": {"/api/v1/orgs/x/machines", 404},
+		"no-path":         {"/x", 404},
+		"bad-since":       {base + "/events?since=x", 422},
+	} {
+		t.Run(name, func(t *testing.T) {
+			status, got := ask(t, srv, http.MethodGet, tt.path)
+			require.Equal(t, tt.status, status)
+			path := filepath.Join("testdata", name+".json")
+			if *update {
+				require.NoError(t, os.WriteFile(path, []byte(got), 0o644))
+			}
+			want, err := os.ReadFile(path)
+			require.NoError(t, err)
+			require.Equal(t, string(want), got)
+		})
+	}
+}
+
+func TestPathsAsClientsSendThem(t *testing.T) {
+	a, srv := start(t)
+	a.fill(t)
+	_, want := ask(t, srv, http.MethodGet, base+"/machines")
+	for _, path := range []string{"/api/v1//orgs/" + org + "/machines", base + "/machines/", "//api//v1/orgs/" + org + "//machines//"} {
+		status, got := ask(t, srv, http.MethodGet, path)
+		require.Equal(t, http.StatusOK, status, path)
+		require.Equal(t, want, got, path)
+	}
+	status, body := ask(t, srv, http.MethodGet, base+"/machines/4C4C4544-0042-3510-8052-B4C04F564433")
+	require.Equal(t, http.StatusOK, status, body)
+	for _, method := range []string{http.MethodPost, http.MethodPut, http.MethodDelete} {
+		status, body := ask(t, srv, method, base+"/machines")
+		require.Equal(t, http.StatusMethodNotAllowed, status)
+		require.Contains(t, body, `"code":"method_not_allowed"`)
+	}
+}
+
+func TestEventStream(t *testing.T) {
+	a, srv := start(t)
+	a.fill(t)
+	first := a.Journal.Since(0)[0]
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, srv.URL+base+"/events", http.NoBody)
+	require.NoError(t, err)
+	req.Header.Set("Accept", "text/event-stream")
+	req.Header.Set("Last-Event-ID", strconv.FormatInt(first.ID, 10))
+	res, err := http.DefaultClient.Do(req)
+	require.NoError(t, err)
+	defer func() { _ = res.Body.Close() }()
+	require.Equal(t, "text/event-stream", res.Header.Get("Content-Type"))
+	lines := bufio.NewScanner(res.Body)
+	next := func() boot.Event {
+		for lines.Scan() {
+			if data, ok := strings.CutPrefix(lines.Text(), "data: "); ok {
+				var e boot.Event
+				require.NoError(t, json.Unmarshal([]byte(data), &e))
+				return e
+			}
+		}
+		require.NoError(t, lines.Err())
+		require.Fail(t, "the stream ended")
+		return boot.Event{}
+	}
+	require.Equal(t, boot.StageDone, next().Stage, "what came after the event that the client knows")
+	a.Journal.Record(boot.Event{Stage: boot.StageKernel, Boot: "b2"}, time.Now())
+	require.Equal(t, "b2", next().Boot, "and what comes")
+}
