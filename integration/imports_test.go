@@ -21,6 +21,7 @@ const module = "github.com/nestboot/nestboot"
 // where it stands first, and say why in the commit.
 var importTable = map[string][]string{
 	"boot":     {},
+	"tftp":     {},
 	"ignition": {},
 	"store":    {},
 	"images":   {},
