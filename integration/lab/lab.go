@@ -1,0 +1,98 @@
+// Package lab boots virtual bare-metal machines with real firmware against a boot server, on one machine and without
+// a cable: a bridge, dnsmasq as the customer's DHCP and DNS server, QEMU with OVMF, and a small guest that runs the
+// real Ignition. Everything lives in namespaces of its own and is gone when the program ends.
+//
+// It is not a test of anything: tests and the demo use it, and it knows nothing of bootd beyond how to start a program.
+// It is not a general virtual machine manager either: one architecture, one card per machine, no disk.
+//
+// Begin with Enter (once, first), then FindMaterials, New, Start the server under test, Boot a Machine, and WaitFor a
+// line on its serial console. Everything that happened lies in Options.Dir afterwards.
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"sync"
+	"time"
+)
+
+// Addresses of the lab's network. The host side of the bridge is where servers listen.
+const (
+	ServerIP    = "10.77.0.1"
+	ServerIPv6  = "fd00:77::1"
+	bridge      = "br0"
+	bridgeCIDR  = ServerIP + "/24"
+	bridgeCIDR6 = ServerIPv6 + "/64"
+)
+
+// Options describe the customer's network.
+type Options struct {
+	Dir       string          // existing folder for logs, leases, firmware variables and captures
+	Materials Materials       // firmware comes from here
+	Domain    string          // this name and all below it resolve to ServerIP; none when empty
+	DHCP      DHCP            // what every machine is told
+	ByMAC     map[string]DHCP // what a machine with this address (lower case, colons) is told instead
+	Addresses []string        // further addresses of the host on the bridge, such as "10.77.0.2/24"
+	Capture   bool            // write each machine's packets to Dir/<machine>.pcap
+}
+
+// Lab is a running network. Its methods may be called from several goroutines.
+type Lab struct {
+	options Options
+
+	mu     sync.Mutex
+	procs  []*Proc
+	taps   int
+	closed bool
+}
+
+// New builds the network and starts dnsmasq, which lives until Close. It wants to run inside Enter and refuses a
+// network that is there already: one lab at a time.
+func New(ctx context.Context, o Options) (*Lab, error) {
+	if os.Getenv(inside) == "" {
+		return nil, errors.New("open the lab: not inside its namespaces: call Enter first")
+	}
+	if err := addBridge(ctx, o.Addresses); err != nil {
+		return nil, fmt.Errorf("open the lab: %w", err)
+	}
+	l := &Lab{options: o}
+	if err := l.startDNSMasq(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("open the lab: %w", err), l.Close())
+	}
+	return l, nil
+}
+
+func (l *Lab) startDNSMasq(ctx context.Context) error {
+	config := filepath.Join(l.options.Dir, "dnsmasq.conf")
+	if err := os.WriteFile(config, l.options.dnsmasq(), 0o600); err != nil {
+		return fmt.Errorf("write dnsmasq's configuration: %w", err)
+	}
+	// The server's life is the lab's, not that of a context for opening it.
+	p, err := l.Start(context.WithoutCancel(ctx), "dnsmasq", "dnsmasq", "--no-daemon", "--user=root", "--conf-file="+config)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	_, err = p.WaitFor(ctx, regexp.MustCompile(`^dnsmasq: started|^dnsmasq-dhcp: DHCP, IP range`))
+	return err
+}
+
+// Close kills every process of the lab, waits for them and takes the network down. A second call does nothing.
+func (l *Lab) Close() error {
+	l.mu.Lock()
+	closed, procs := l.closed, l.procs
+	l.closed, l.procs = true, nil
+	l.mu.Unlock()
+	if closed {
+		return nil
+	}
+	for i := len(procs) - 1; i >= 0; i-- {
+		procs[i].Kill()
+	}
+	return deleteNetwork()
+}

@@ -1,0 +1,75 @@
+package lab
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+)
+
+// Materials is the folder of unpacked Debian packages that integration/deps.sh fills: one tree per suite, nothing of
+// it installed.
+type Materials struct {
+	Dir string
+}
+
+// FindMaterials returns the materials in $NESTBOOT_CACHE, or else in the user's cache folder, as deps.sh does.
+func FindMaterials() (Materials, error) {
+	cache := os.Getenv("NESTBOOT_CACHE")
+	if cache == "" {
+		user, err := os.UserCacheDir()
+		if err != nil {
+			return Materials{}, fmt.Errorf("find the lab's materials: %w", err)
+		}
+		cache = filepath.Join(user, "nestboot")
+	}
+	m := Materials{Dir: filepath.Join(cache, "materials")}
+	if _, err := os.Stat(filepath.Join(m.Dir, "stamp")); err != nil {
+		return Materials{}, fmt.Errorf("find the lab's materials (make deps fetches them): %w", err)
+	}
+	return m, nil
+}
+
+// IPXE returns the path of a stock iPXE program such as "snponly.efi" (Debian trixie's 1.21.1+git20250501).
+func (m Materials) IPXE(name string) string {
+	return filepath.Join(m.Dir, "trixie/usr/lib/ipxe", name)
+}
+
+// root is the tree that the guest, the firmware and the other DHCP servers are taken from.
+func (m Materials) root() string { return filepath.Join(m.Dir, "bookworm") }
+
+// libraryDirs are the folders of the tree that hold shared libraries, in the order of the loader's search.
+func (m Materials) libraryDirs() []string {
+	const triple = "x86_64-linux-gnu"
+	return []string{
+		filepath.Join(m.root(), "lib", triple),
+		filepath.Join(m.root(), "usr/lib", triple),
+		filepath.Join(m.root(), "usr/lib"),
+	}
+}
+
+// Command runs a program of the materials on this machine with the libraries it was packaged with, for instance
+// "usr/sbin/dhcpd", "usr/sbin/kea-dhcp4" or "usr/bin/ignition-validate". The loader is called by name: the host's own
+// C library may be of another version.
+func (m Materials) Command(ctx context.Context, program string, args ...string) *exec.Cmd {
+	dirs := m.libraryDirs()
+	loader := filepath.Join(dirs[0], "ld-linux-x86-64.so.2")
+	all := append([]string{
+		"--inhibit-cache", "--library-path", strings.Join(dirs, ":"), filepath.Join(m.root(), program),
+	}, args...)
+	return exec.CommandContext(ctx, loader, all...)
+}
+
+// one returns the single path below the tree that matches pattern: versions are part of some names.
+func (m Materials) one(pattern string) (string, error) {
+	found, err := filepath.Glob(filepath.Join(m.root(), pattern))
+	if err != nil {
+		return "", fmt.Errorf("look for %s: %w", pattern, err)
+	}
+	if len(found) != 1 {
+		return "", fmt.Errorf("look for %s in %s: %d found, want one (make deps)", pattern, m.root(), len(found))
+	}
+	return found[0], nil
+}
