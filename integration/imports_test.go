@@ -30,6 +30,7 @@ var importTable = map[string][]string{
 	"ipxebuild": {"boot"},
 	"pki":       {"store"},
 	"inventory": {"boot", "store"},
+	"artifact":  {"ipxebuild", "pki", "store"},
 	"httpboot":  {"boot", "ignition", "pki"},
 	"admin":     {"boot", "artifact", "ignition", "images", "inventory", "pki", "store"},
 }
