@@ -1,0 +1,103 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/nestboot/nestboot/artifact"
+	"github.com/nestboot/nestboot/boot"
+	"github.com/nestboot/nestboot/httpboot"
+	"github.com/nestboot/nestboot/ignition"
+	"github.com/nestboot/nestboot/images"
+	"github.com/nestboot/nestboot/ipxebuild"
+)
+
+// catalogue is what the operator has decided, opened and checked: images,
+// machines and the base of every Ignition config. It is immutable; a reload
+// makes a new one or none.
+type catalogue struct {
+	inventory boot.Inventory
+	images    map[string]*images.Image
+	base      ignition.Base
+}
+
+// openCatalogue opens every image and compiles the Butane file. All faults are
+// returned at once, and nothing stays open when there is one.
+func openCatalogue(ctx context.Context, cfg Config) (*catalogue, error) {
+	c := &catalogue{
+		inventory: boot.Inventory{Default: cfg.DefaultImage, Images: map[string]boot.Image{}, Machines: map[string]boot.Machine{}},
+		images:    map[string]*images.Image{},
+	}
+	var errs []error
+	for _, i := range cfg.Images {
+		img, err := images.Open(ctx, images.Spec{Name: i.Name, Kernel: i.Kernel, Initrds: i.Initrds})
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		c.images[i.Name] = img
+		c.inventory.Images[i.Name] = bootImage(i, img)
+	}
+	if cfg.Butane != "" {
+		errs = append(errs, c.compile(cfg.Butane))
+	}
+	for _, m := range cfg.Machines {
+		id, err := boot.ParseUUID(m.UUID)
+		errs = append(errs, err)
+		c.inventory.Machines[id] = boot.Machine{UUID: id, Name: m.Name, Policy: m.Policy, Image: m.Image}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, errors.Join(err, c.close())
+	}
+	return c, nil
+}
+
+func (c *catalogue) compile(path string) error {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return fmt.Errorf("butane: %w", err)
+	}
+	if c.base, err = ignition.Compile(data); err != nil {
+		return fmt.Errorf("butane %s: %w", path, err)
+	}
+	return nil
+}
+
+func (c *catalogue) close() error {
+	var errs []error
+	for _, img := range c.images {
+		errs = append(errs, img.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// file finds one file of an image for httpboot.
+func (c *catalogue) file(image, name string) (httpboot.ImageFile, bool) {
+	img, ok := c.images[image]
+	if !ok {
+		return httpboot.ImageFile{}, false
+	}
+	f, kernel, ok := img.File(name)
+	if !ok {
+		return httpboot.ImageFile{}, false
+	}
+	return httpboot.ImageFile{Kernel: kernel, Size: f.Size, SHA256: f.SHA256, Modified: f.Modified, Open: f.Reader}, true
+}
+
+func bootImage(i Image, img *images.Image) boot.Image {
+	out := boot.Image{Name: i.Name, Arch: i.Arch, Args: i.Args, Kernel: boot.File{Name: img.Kernel.Name, Size: img.Kernel.Size}}
+	for _, f := range img.Initrds {
+		out.Initrds = append(out.Initrds, boot.File{Name: f.Name, Size: f.Size})
+	}
+	return out
+}
+
+func readBases(cfg Config) ([]ipxebuild.Base, error) {
+	bases, err := artifact.ReadBases(cfg.Artifacts.IPXEDir)
+	if err != nil {
+		return nil, fmt.Errorf("artifacts.ipxe_dir: %w", err)
+	}
+	return bases, nil
+}

@@ -1,0 +1,107 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+
+	"github.com/spf13/cobra"
+)
+
+const defaultConfig = "/etc/nestboot/bootd.yaml"
+
+// command is bootd's command line.
+func command() *cobra.Command {
+	var path string
+	var dev bool
+	root := &cobra.Command{
+		Use:   "bootd",
+		Short: "Boot bare-metal machines over the network",
+		Long: "bootd answers firmware over TFTP and HTTP, proves by client certificate who asks,\n" +
+			"and gives each machine its boot script, its image and its own Ignition config.\n\n" +
+			"SIGTERM and SIGINT stop it after running transfers have ended; SIGHUP reads the\n" +
+			"configuration again and takes over images, machines and the Butane file.",
+		Args:          cobra.NoArgs,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return run(cmd.Context(), options{config: path, dev: dev, stderr: os.Stderr})
+		},
+	}
+	root.PersistentFlags().StringVarP(&path, "config", "c", defaultConfig, "configuration `file`")
+	root.Flags().BoolVar(&dev, "dev", false, "development: ports 6969, 8080, 8443 and 9091, and state in a temporary directory that is removed at the end")
+	root.AddCommand(checkCommand(&path), versionCommand())
+	return root
+}
+
+func checkCommand(path *string) *cobra.Command {
+	return &cobra.Command{
+		Use:   "check-config",
+		Short: "Check the configuration and the files that it names; change nothing",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := loadConfig(*path)
+			if err != nil {
+				return err
+			}
+			if err := checkFiles(cmd.Context(), cfg); err != nil {
+				return fmt.Errorf("%s: %w", *path, err)
+			}
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: ok\n", *path)
+			return err
+		},
+	}
+}
+
+func versionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "version",
+		Short: "Print the version",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			_, err := fmt.Fprintln(cmd.OutOrStdout(), "bootd", version())
+			return err
+		},
+	}
+}
+
+// version is the module's version as the build recorded it.
+func version() string {
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "(devel)"
+}
+
+// loadConfig reads, completes and checks the configuration file. The error
+// holds one line per fault.
+func loadConfig(path string) (Config, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return Config{}, fmt.Errorf("read configuration: %w (name another file with --config; docs/bootd.yaml is an example)", err)
+	}
+	dir, err := filepath.Abs(filepath.Dir(path))
+	if err != nil {
+		return Config{}, fmt.Errorf("read configuration: %w", err)
+	}
+	var cfg Config
+	decodeErr := decodeStrict(data, &cfg)
+	cfg = cfg.withDefaults(dir)
+	if err := errors.Join(decodeErr, cfg.Validate()); err != nil {
+		return Config{}, fmt.Errorf("configuration %s:\n%w", path, err)
+	}
+	return cfg, nil
+}
+
+// checkFiles opens all that the configuration names, as a start would.
+func checkFiles(ctx context.Context, cfg Config) error {
+	_, basesErr := readBases(cfg)
+	c, err := openCatalogue(ctx, cfg)
+	if err == nil {
+		err = c.close()
+	}
+	return errors.Join(basesErr, err)
+}

@@ -1,0 +1,284 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/nestboot/nestboot/boot"
+	"github.com/nestboot/nestboot/images"
+	"github.com/nestboot/nestboot/ipxebuild"
+)
+
+// Config is bootd's one configuration file. These comments are its manual;
+// docs/bootd.yaml shows every field. Relative paths start at the directory of
+// the file.
+type Config struct {
+	// Domain is where the host names live: boot.<domain> and ipxe.<domain>
+	// must both resolve to this server. Required.
+	Domain string `yaml:"domain"`
+	// Addresses of this server that go into its certificate, for clients that
+	// have no DNS. Default: none.
+	Addresses []netip.Addr `yaml:"addresses"`
+	// StateDir holds keys, certificates and the store; mode 0700, owned by the
+	// user that bootd runs as. Default: /var/lib/nestboot.
+	StateDir string `yaml:"state_dir"`
+	// Reserve is how many MiB must stay free in the file system of StateDir;
+	// below it nothing more is written, and boots go on from memory.
+	// Default: 64.
+	Reserve int64 `yaml:"reserve_mib"`
+	// Listen says where bootd can be reached.
+	Listen Listen `yaml:"listen"`
+	// TFTP limits who is answered by TFTP.
+	TFTP TFTP `yaml:"tftp"`
+	// Artifacts describes the boot files that machines start with.
+	Artifacts Artifacts `yaml:"artifacts"`
+	// Images are the operating systems that can be booted.
+	Images []Image `yaml:"images"`
+	// DefaultImage is the name of the image for machines that name none.
+	// Default: the only image, when there is just one.
+	DefaultImage string `yaml:"default_image"`
+	// Butane is the file that becomes every machine's Ignition config:
+	// variant flatcar, version 1.0.0 or 1.1.0. Required when there are images.
+	Butane string `yaml:"butane"`
+	// Machines are those that differ from the defaults.
+	Machines []Machine `yaml:"machines"`
+	// Log says what is logged, and how.
+	Log Log `yaml:"log"`
+	// Grace is how many seconds running transfers may go on after a stop is
+	// asked for. Default: 30.
+	Grace int `yaml:"grace_seconds"`
+}
+
+// Listen holds addresses as host:port. An empty host is every address.
+type Listen struct {
+	TFTP    string `yaml:"tftp"`    // default ":69"
+	HTTP    string `yaml:"http"`    // default ":80"
+	HTTPS   string `yaml:"https"`   // default ":443"
+	Metrics string `yaml:"metrics"` // default "127.0.0.1:9090"; must be a loopback address
+	Admin   string `yaml:"admin"`   // path of the Unix socket; default <state_dir>/admin.sock
+}
+
+// TFTP limits who is answered.
+type TFTP struct {
+	// Networks are the client networks. Default: loopback, link-local and the
+	// private ranges of RFC 1918 and RFC 4193.
+	Networks []netip.Prefix `yaml:"networks"`
+}
+
+// Artifacts describes the set.
+type Artifacts struct {
+	// Set is the name of the artifact set, and the directory under which DHCP
+	// hands out its files: <set>/snponly.efi. Default: "default".
+	Set string `yaml:"set"`
+	// IPXEDir holds the stock iPXE binaries. Default: /usr/lib/ipxe.
+	IPXEDir string `yaml:"ipxe_dir"`
+	// ExposeKeyOver names the protocols, tftp and http, over which the set's
+	// private key may be read by anybody on the network. Booting by TFTP or
+	// UEFI HTTP Boot needs it. Default: none.
+	ExposeKeyOver []string `yaml:"expose_key_over"`
+}
+
+// Image is an operating system on local disk.
+type Image struct {
+	Name    string    `yaml:"name"`
+	Arch    boot.Arch `yaml:"arch"` // x86_64 or arm64; default x86_64
+	Kernel  string    `yaml:"kernel"`
+	Initrds []string  `yaml:"initrds"`
+	// Args are kernel arguments, one word each. Flatcar needs
+	// flatcar.first_boot=1 to run Ignition.
+	Args []string `yaml:"args"`
+}
+
+// Machine is one machine's own settings.
+type Machine struct {
+	UUID   string      `yaml:"uuid"`
+	Name   string      `yaml:"name"`   // host name; default m-<mac>
+	Policy boot.Policy `yaml:"policy"` // boot (default), wait, local or refuse
+	Image  string      `yaml:"image"`  // default: default_image
+}
+
+// Log says what is logged to standard error.
+type Log struct {
+	Level  string `yaml:"level"`  // debug, info (default), warn or error
+	Format string `yaml:"format"` // text (default) or json
+}
+
+// withDefaults fills in what was left out; dir is where relative paths start.
+func (c Config) withDefaults(dir string) Config {
+	def := func(s *string, v string) {
+		if *s == "" {
+			*s = v
+		}
+	}
+	def(&c.StateDir, "/var/lib/nestboot")
+	def(&c.Listen.TFTP, ":69")
+	def(&c.Listen.HTTP, ":80")
+	def(&c.Listen.HTTPS, ":443")
+	def(&c.Listen.Metrics, "127.0.0.1:9090")
+	def(&c.Artifacts.Set, "default")
+	def(&c.Artifacts.IPXEDir, "/usr/lib/ipxe")
+	def(&c.Log.Level, "info")
+	def(&c.Log.Format, "text")
+	if c.Grace == 0 {
+		c.Grace = 30
+	}
+	if c.Reserve == 0 {
+		c.Reserve = 64
+	}
+	if c.DefaultImage == "" && len(c.Images) == 1 {
+		c.DefaultImage = c.Images[0].Name
+	}
+	c.resolvePaths(dir)
+	def(&c.Listen.Admin, filepath.Join(c.StateDir, "admin.sock"))
+	return c
+}
+
+func (c *Config) resolvePaths(dir string) {
+	abs := func(s *string) {
+		if *s != "" && !filepath.IsAbs(*s) {
+			*s = filepath.Join(dir, *s)
+		}
+	}
+	abs(&c.StateDir)
+	abs(&c.Artifacts.IPXEDir)
+	abs(&c.Butane)
+	abs(&c.Listen.Admin)
+	c.Images = slices.Clone(c.Images)
+	for i := range c.Images {
+		img := &c.Images[i]
+		if img.Arch == "" {
+			img.Arch = boot.AMD64
+		}
+		abs(&img.Kernel)
+		img.Initrds = slices.Clone(img.Initrds)
+		for j := range img.Initrds {
+			abs(&img.Initrds[j])
+		}
+	}
+}
+
+// Validate returns everything that is wrong with the values. It opens nothing.
+func (c Config) Validate() error {
+	var errs []error
+	add := func(format string, a ...any) { errs = append(errs, fmt.Errorf(format, a...)) }
+	if !domainName.MatchString(c.Domain) || len(c.Domain) > 200 {
+		add("domain: %q is not a domain name; want one like boot.example.com", c.Domain)
+	}
+	if err := ipxebuild.CheckSetName(c.Artifacts.Set); err != nil {
+		add("artifacts.set: %w", err)
+	}
+	for _, p := range c.Artifacts.ExposeKeyOver {
+		if p != exposeTFTP && p != exposeHTTP {
+			add("artifacts.expose_key_over: %q is neither tftp nor http", p)
+		}
+	}
+	if c.Grace < 0 || c.Grace > 3600 {
+		add("grace_seconds: %d is not between 0 and 3600", c.Grace)
+	}
+	if c.Reserve < 1 {
+		add("reserve_mib: %d is less than 1", c.Reserve)
+	}
+	if !slices.Contains([]string{"debug", "info", "warn", "error"}, c.Log.Level) {
+		add("log.level: %q is none of debug, info, warn, error", c.Log.Level)
+	}
+	if c.Log.Format != "text" && c.Log.Format != "json" {
+		add("log.format: %q is neither text nor json", c.Log.Format)
+	}
+	errs = append(errs, c.Listen.validate()...)
+	errs = append(errs, c.validateImages()...)
+	errs = append(errs, c.validateMachines()...)
+	return errors.Join(errs...)
+}
+
+// The values of expose_key_over.
+const (
+	exposeTFTP = "tftp"
+	exposeHTTP = "http"
+)
+
+var domainName = regexp.MustCompile(`^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+
+func (l Listen) validate() []error {
+	var errs []error
+	for _, a := range []struct{ field, value string }{
+		{"listen.tftp", l.TFTP}, {"listen.http", l.HTTP}, {"listen.https", l.HTTPS}, {"listen.metrics", l.Metrics},
+	} {
+		host, port, err := net.SplitHostPort(a.value)
+		if err != nil || strings.Trim(port, "0123456789") != "" || port == "" {
+			errs = append(errs, fmt.Errorf("%s: %q is not host:port, like 192.0.2.10:69 or :69", a.field, a.value))
+			continue
+		}
+		ip := net.ParseIP(host)
+		if host != "" && ip == nil {
+			errs = append(errs, fmt.Errorf("%s: %q is not an IP address; leave it empty for every address", a.field, host))
+		}
+		if a.field == "listen.metrics" && !ip.IsLoopback() {
+			errs = append(errs, fmt.Errorf("listen.metrics: %q is not a loopback address; metrics and profiles are not for the network (use 127.0.0.1)", host))
+		}
+	}
+	return errs
+}
+
+func (c Config) validateImages() []error {
+	var errs []error
+	seen := map[string]bool{}
+	for i, img := range c.Images {
+		at := fmt.Sprintf("images[%d]", i)
+		if err := images.CheckName(img.Name); err != nil {
+			errs = append(errs, fmt.Errorf("%s.name: %w", at, err))
+		}
+		if seen[img.Name] {
+			errs = append(errs, fmt.Errorf("%s.name: image %s is there twice", at, img.Name))
+		}
+		seen[img.Name] = true
+		if img.Kernel == "" {
+			errs = append(errs, fmt.Errorf("%s.kernel: is required", at))
+		}
+		if img.Arch != boot.AMD64 && img.Arch != boot.ARM64 {
+			errs = append(errs, fmt.Errorf("%s.arch: %q is neither x86_64 nor arm64", at, img.Arch))
+		}
+		for _, a := range img.Args {
+			if _, err := boot.KernelArg(a); err != nil {
+				errs = append(errs, fmt.Errorf("%s.args: %w", at, err))
+			}
+		}
+	}
+	if c.DefaultImage != "" && !seen[c.DefaultImage] {
+		errs = append(errs, fmt.Errorf("default_image: there is no image %q", c.DefaultImage))
+	}
+	if len(c.Images) > 0 && c.Butane == "" {
+		errs = append(errs, errors.New("butane: is required when there are images"))
+	}
+	return errs
+}
+
+func (c Config) validateMachines() []error {
+	var errs []error
+	seen := map[string]bool{}
+	for i, m := range c.Machines {
+		at := fmt.Sprintf("machines[%d]", i)
+		id, err := boot.ParseUUID(m.UUID)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s.uuid: %w", at, err))
+		} else if seen[id] {
+			errs = append(errs, fmt.Errorf("%s.uuid: machine %s is there twice", at, id))
+		}
+		seen[id] = true
+		if m.Name != "" && (!domainName.MatchString(m.Name) || len(m.Name) > 64) {
+			errs = append(errs, fmt.Errorf("%s.name: %q is not a host name of at most 64 characters", at, m.Name))
+		}
+		if !m.Policy.Valid() {
+			errs = append(errs, fmt.Errorf("%s.policy: %q is none of boot, wait, local, refuse", at, m.Policy))
+		}
+		if m.Image != "" && !slices.ContainsFunc(c.Images, func(i Image) bool { return i.Name == m.Image }) {
+			errs = append(errs, fmt.Errorf("%s.image: there is no image %q", at, m.Image))
+		}
+	}
+	return errs
+}

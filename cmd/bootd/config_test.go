@@ -1,0 +1,129 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+const example = "../../docs/bootd.yaml"
+
+func TestExampleIsGoodAndShowsEverySetting(t *testing.T) {
+	_, err := loadConfig(example)
+	require.NoError(t, err)
+	text, err := os.ReadFile(example)
+	require.NoError(t, err)
+	var missing []string
+	for _, name := range settings(reflect.TypeFor[Config]()) {
+		if !strings.Contains(string(text), name+":") {
+			missing = append(missing, name)
+		}
+	}
+	require.Empty(t, missing)
+}
+
+// settings lists the yaml names of a struct and of those inside it.
+func settings(t reflect.Type) []string {
+	for t.Kind() == reflect.Slice {
+		t = t.Elem()
+	}
+	if t.Kind() != reflect.Struct {
+		return nil
+	}
+	var all []string
+	for name, ft := range yamlFields(t) {
+		all = append(append(all, name), settings(ft)...)
+	}
+	return all
+}
+
+func TestDefaultsAreWhatTheExampleSays(t *testing.T) {
+	want, err := loadConfig(example)
+	require.NoError(t, err)
+	got := Config{}.withDefaults("/")
+	require.Equal(t, want.StateDir, got.StateDir)
+	require.Equal(t, want.Listen, got.Listen)
+	require.Equal(t, want.Reserve, got.Reserve)
+	require.Equal(t, want.Artifacts.IPXEDir, got.Artifacts.IPXEDir)
+	require.Equal(t, want.Log, got.Log)
+	require.Equal(t, want.Grace, got.Grace)
+	require.Empty(t, got.Artifacts.ExposeKeyOver, "no key leaves by default")
+}
+
+func TestPathsStartAtTheFile(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "bootd.yaml")
+	require.NoError(t, os.WriteFile(path, []byte("domain: example.com\nstate_dir: s\nbutane: b\nimages: [{name: i, kernel: k, initrds: [/abs, rel]}]\n"), 0o600))
+	cfg, err := loadConfig(path)
+	require.NoError(t, err)
+	require.Equal(t, filepath.Join(dir, "s"), cfg.StateDir)
+	require.Equal(t, filepath.Join(dir, "s", "admin.sock"), cfg.Listen.Admin)
+	require.Equal(t, filepath.Join(dir, "k"), cfg.Images[0].Kernel)
+	require.Equal(t, []string{"/abs", filepath.Join(dir, "rel")}, cfg.Images[0].Initrds)
+	require.Equal(t, "i", cfg.DefaultImage, "the only image is the default")
+}
+
+func TestValidateNamesEveryFault(t *testing.T) {
+	good := Config{Domain: "example.com"}.withDefaults("/")
+	require.NoError(t, good.Validate())
+	for want, change := range map[string]func(*Config){
+		"domain:":                          func(c *Config) { c.Domain = "" },
+		"artifacts.set:":                   func(c *Config) { c.Artifacts.Set = "a/b" },
+		"artifacts.expose_key_over":        func(c *Config) { c.Artifacts.ExposeKeyOver = []string{"ftp"} },
+		"grace_seconds":                    func(c *Config) { c.Grace = -1 },
+		"reserve_mib":                      func(c *Config) { c.Reserve = -1 },
+		"log.level":                        func(c *Config) { c.Log.Level = "loud" },
+		"log.format":                       func(c *Config) { c.Log.Format = "xml" },
+		"listen.tftp":                      func(c *Config) { c.Listen.TFTP = "69" },
+		"listen.http":                      func(c *Config) { c.Listen.HTTP = "host:80" },
+		"listen.https":                     func(c *Config) { c.Listen.HTTPS = ":https" },
+		"listen.metrics":                   func(c *Config) { c.Listen.Metrics = ":9090" },
+		"default_image: there is no image": func(c *Config) { c.DefaultImage = "gone" },
+		"machines[0].uuid":                 func(c *Config) { c.Machines = []Machine{{}} },
+		"machines[0].name":                 func(c *Config) { c.Machines = []Machine{{Name: "a b"}} },
+		"machines[0].image: there is no":   func(c *Config) { c.Machines = []Machine{{Image: "gone"}} },
+		"images[0].name":                   func(c *Config) { c.Images = []Image{{Name: "../x"}} },
+		"images[0].arch":                   func(c *Config) { c.Images = []Image{{Arch: "vax"}} },
+		"images[0].args: kernel argument":  func(c *Config) { c.Images = []Image{{Args: []string{`a"b`}}} },
+		"images[1].name: image x is there": func(c *Config) { c.Images = []Image{{Name: "x"}, {Name: "x"}} },
+		"machines[1].uuid: machine 4c4c4544": func(c *Config) {
+			c.Machines = []Machine{{UUID: "4c4c4544-0042-3510-8052-b4c04f564433"}, {UUID: "4C4C4544-0042-3510-8052-B4C04F564433"}}
+		},
+	} {
+		t.Run(want, func(t *testing.T) {
+			c := good
+			change(&c)
+			require.ErrorContains(t, c.Validate(), want)
+		})
+	}
+}
+
+func TestNearest(t *testing.T) {
+	fields := yamlFields(reflect.TypeFor[Config]())
+	require.Equal(t, `; did you mean "state_dir"?`, nearest("statedir", fields))
+	require.Equal(t, `; did you mean "images"?`, nearest("image", fields))
+	require.Empty(t, nearest("zzzzzzzzz", fields))
+}
+
+// FuzzConfig checks that no configuration, however broken, does more than be
+// refused.
+func FuzzConfig(f *testing.F) {
+	text, err := os.ReadFile(example)
+	require.NoError(f, err)
+	f.Add(text)
+	f.Add([]byte("domain: &a [*a]"))
+	f.Add([]byte("listen: {tftp: [1]}\n? x\n: y"))
+	f.Add([]byte("a: &a [1,2]\nb: &b [*a,*a]\nc: [*b,*b]"))
+	f.Add([]byte("<<: {domain: x}"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		var cfg Config
+		if decodeStrict(data, &cfg) != nil {
+			return
+		}
+		_ = cfg.withDefaults("/").Validate()
+	})
+}

@@ -1,0 +1,172 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+	"golang.org/x/sync/errgroup"
+)
+
+type options struct {
+	config string
+	dev    bool
+	stderr io.Writer
+}
+
+// run is bootd from start to stop. What can fail without a trace is done
+// first: configuration, files, ports; then state is opened.
+func run(ctx context.Context, o options) error {
+	cfg, err := loadConfig(o.config)
+	if err != nil {
+		return err
+	}
+	if o.dev {
+		var cleanup func()
+		if cfg, cleanup, err = devConfig(cfg); err != nil {
+			return err
+		}
+		defer cleanup()
+	}
+	log := newLogger(cfg.Log, o.stderr)
+	bases, err := readBases(cfg)
+	if err != nil {
+		return err
+	}
+	cat, err := openCatalogue(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	socks, err := openSockets(ctx, cfg.Listen)
+	if err != nil {
+		return errors.Join(err, cat.close())
+	}
+	defer socks.close()
+	var current atomic.Pointer[catalogue]
+	current.Store(cat)
+	s, err := openSite(ctx, siteConfig{Config: cfg, log: log, bases: bases, sockets: socks, catalogue: &current})
+	if err != nil {
+		return errors.Join(err, cat.close())
+	}
+	warnAtStart(ctx, cfg, log)
+	return errors.Join(s.serve(ctx, func() { reload(ctx, o.config, &current, log) }), s.close())
+}
+
+// warnAtStart repeats at every start what the operator has let out.
+func warnAtStart(ctx context.Context, cfg Config, log *slog.Logger) {
+	for _, p := range cfg.Artifacts.ExposeKeyOver {
+		log.WarnContext(ctx, "the private key of the set is readable by anybody on the network", "set", cfg.Artifacts.Set, "over", p)
+	}
+	if len(cfg.Images) == 0 {
+		log.WarnContext(ctx, "no images are configured: machines will wait")
+	}
+}
+
+// serve runs every server until ctx ends or one of them fails.
+func (s *site) serve(ctx context.Context, reload func()) error {
+	servers, ctx := errgroup.WithContext(ctx)
+	servers.Go(func() error { return s.tftpServer().Serve(ctx, s.sockets.tftp) })
+	servers.Go(func() error { return s.httpServer().Serve(ctx, s.sockets.http, s.sockets.https) })
+	servers.Go(func() error { return serveHTTP(ctx, s.admin, s.api()) })
+	servers.Go(func() error { return serveHTTP(ctx, s.sockets.metrics, s.metrics.handler(s.ready)) })
+	servers.Go(func() error { return s.authority.Run(ctx) })
+	servers.Go(func() error { return s.grants.Run(ctx) })
+	servers.Go(func() error { return s.set.Run(ctx) })
+	servers.Go(func() error { onHangup(ctx, reload); return nil })
+	s.log.InfoContext(ctx, "bootd answers", "version", version(), "boot", s.names.BootURL, "ipxe", s.names.IPXEURL,
+		"tftp", s.sockets.tftp.LocalAddr().String(), "http", s.sockets.http.Addr().String(), "set", s.set.Name)
+	notify(s.log, daemon.SdNotifyReady)
+	<-ctx.Done()
+	notify(s.log, daemon.SdNotifyStopping)
+	s.log.Info("bootd stops; running transfers may end", "grace", time.Duration(s.cfg.Grace)*time.Second)
+	if err := servers.Wait(); err != nil && !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}
+
+// serveHTTP runs one of the small servers beside those for machines.
+func serveHTTP(ctx context.Context, l net.Listener, h http.Handler) error {
+	srv := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute}
+	stop := context.AfterFunc(ctx, func() { _ = srv.Close() }) // streams to listeners would never end by themselves
+	defer stop()
+	if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve %s: %w", l.Addr(), err)
+	}
+	return nil
+}
+
+// onHangup calls reload at each SIGHUP.
+func onHangup(ctx context.Context, reload func()) {
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-hup:
+			reload()
+		}
+	}
+}
+
+// reload takes over images, machines and the Butane file, or says why not and
+// leaves what runs as it is.
+func reload(ctx context.Context, path string, current *atomic.Pointer[catalogue], log *slog.Logger) {
+	cfg, err := loadConfig(path)
+	if err != nil {
+		log.ErrorContext(ctx, "configuration was not reloaded; the former one goes on", "err", err)
+		return
+	}
+	next, err := openCatalogue(ctx, cfg)
+	if err != nil {
+		log.ErrorContext(ctx, "configuration was not reloaded; the former one goes on", "err", err)
+		return
+	}
+	// The former images stay open for downloads that still run: a reload is
+	// rare, and their descriptors go with the process.
+	current.Store(next)
+	log.InfoContext(ctx, "configuration was reloaded", "images", len(next.images), "machines", len(next.inventory.Machines))
+}
+
+// devConfig moves ports and state to where any user may have them.
+func devConfig(cfg Config) (Config, func(), error) {
+	dir, err := os.MkdirTemp("", "nestboot-dev-")
+	if err != nil {
+		return Config{}, nil, fmt.Errorf("make development state: %w", err)
+	}
+	cfg.StateDir = dir
+	cfg.Listen = Listen{TFTP: ":6969", HTTP: ":8080", HTTPS: ":8443", Metrics: "127.0.0.1:9091", Admin: filepath.Join(dir, "admin.sock")}
+	return cfg, func() { _ = os.RemoveAll(dir) }, nil
+}
+
+func newLogger(c Log, w io.Writer) *slog.Logger {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(c.Level)); err != nil {
+		level = slog.LevelInfo // Validate has refused anything else
+	}
+	opts := &slog.HandlerOptions{Level: level}
+	if c.Format == "json" {
+		return slog.New(slog.NewJSONHandler(w, opts))
+	}
+	return slog.New(slog.NewTextHandler(w, opts))
+}
+
+// notify tells systemd, where there is one.
+func notify(log *slog.Logger, state string) {
+	if _, err := daemon.SdNotify(false, state); err != nil {
+		log.Warn("systemd was not notified", "err", err)
+	}
+}

@@ -1,0 +1,268 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/nestboot/nestboot/admin"
+	"github.com/nestboot/nestboot/artifact"
+	"github.com/nestboot/nestboot/boot"
+	"github.com/nestboot/nestboot/httpboot"
+	"github.com/nestboot/nestboot/ignition"
+	"github.com/nestboot/nestboot/inventory"
+	"github.com/nestboot/nestboot/ipxebuild"
+	"github.com/nestboot/nestboot/pki"
+	"github.com/nestboot/nestboot/store"
+	"github.com/nestboot/nestboot/tftp"
+)
+
+type siteConfig struct {
+	Config
+	log       *slog.Logger
+	bases     []ipxebuild.Base
+	sockets   *sockets
+	catalogue *atomic.Pointer[catalogue]
+}
+
+// site is everything that bootd has open, wired together.
+type site struct {
+	cfg       Config
+	log       *slog.Logger
+	sockets   *sockets
+	catalogue *atomic.Pointer[catalogue]
+	names     httpboot.Names
+	metrics   *metrics
+	org       string
+	admin     net.Listener
+	set       *artifact.Set
+	store     *store.Store
+	authority *pki.Authority
+	grants    *pki.Grants
+	machines  *inventory.Machines
+	journal   *inventory.Journal
+	stopped   chan struct{} // closed when the journal has stored its last event
+	stop      context.CancelFunc
+}
+
+// openSite opens the state. What was opened is closed again when a later part
+// fails.
+func openSite(ctx context.Context, c siteConfig) (s *site, err error) {
+	s = &site{cfg: c.Config, log: c.log, sockets: c.sockets, catalogue: c.catalogue, metrics: newMetrics()}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.close())
+		}
+	}()
+	s.names = httpboot.Names{Boot: "boot." + c.Domain, IPXE: "ipxe." + c.Domain}
+	s.names.BootURL, s.names.IPXEURL = urlOf(s.names.Boot, c.sockets.https), urlOf(s.names.IPXE, c.sockets.https)
+	if err := checkStateDir(c.StateDir); err != nil {
+		return s, err
+	}
+	if s.admin, err = listenAdmin(ctx, c.Listen.Admin); err != nil {
+		return s, err
+	}
+	if err := s.openState(ctx); err != nil {
+		return s, err
+	}
+	s.set, err = artifact.Open(ctx, artifact.Config{
+		Name: c.Artifacts.Set, Dir: filepath.Join(c.StateDir, "sets", c.Artifacts.Set), IPXEDir: c.Artifacts.IPXEDir,
+		URL: s.names.IPXEURL, Log: c.log, Now: time.Now,
+	}, c.bases, s.authority)
+	if err != nil {
+		return s, err
+	}
+	s.keepJournal()
+	return s, nil
+}
+
+func (s *site) openState(ctx context.Context) (err error) {
+	s.store, err = store.Open(ctx, store.Config{
+		Dir: filepath.Join(s.cfg.StateDir, "store"), Log: s.log, Reserve: s.cfg.Reserve << 20,
+	})
+	if err != nil {
+		return err
+	}
+	s.authority, err = pki.Open(ctx, pki.Config{
+		Dir: filepath.Join(s.cfg.StateDir, "pki"), Store: s.store, Log: s.log,
+		Hosts: []string{s.names.Boot, s.names.IPXE}, Addrs: s.cfg.Addresses,
+	})
+	if err != nil {
+		return err
+	}
+	if s.grants, err = pki.OpenGrants(ctx, s.store, s.log, time.Now); err != nil {
+		return err
+	}
+	if s.machines, err = inventory.OpenMachines(s.store); err != nil {
+		return err
+	}
+	if s.journal, err = inventory.OpenJournal(ctx, s.store, s.log, s.metrics.observe); err != nil {
+		return err
+	}
+	s.org, err = inventory.Organization(ctx, s.store)
+	return err
+}
+
+// keepJournal runs the journal apart from the servers, because it must outlive
+// them: their last events count too.
+func (s *site) keepJournal() {
+	ctx, cancel := context.WithCancel(context.Background())
+	s.stop, s.stopped = cancel, make(chan struct{})
+	go func() {
+		defer close(s.stopped)
+		s.journal.Run(ctx)
+	}()
+}
+
+// close ends the journal and then closes what openSite opened, the last first.
+func (s *site) close() error {
+	if s.stop != nil {
+		s.stop()
+		<-s.stopped
+	}
+	var errs []error
+	if s.store != nil {
+		errs = append(errs, s.store.Close())
+	}
+	if s.admin != nil {
+		if err := s.admin.Close(); !errors.Is(err, net.ErrClosed) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// ready is the answer to /readyz.
+func (s *site) ready() error {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	if _, err := s.store.Get(ctx, "ready"); err != nil && !errors.Is(err, store.ErrNotFound) {
+		return fmt.Errorf("state cannot be read: %w", err)
+	}
+	return nil
+}
+
+func (s *site) record(e boot.Event) { s.journal.Record(e, time.Now()) }
+
+func (s *site) api() http.Handler {
+	return &admin.API{Org: s.org, Machines: s.machines, Journal: s.journal, Log: s.log, Version: version()}
+}
+
+func (s *site) tftpServer() *tftp.Server {
+	return &tftp.Server{
+		Open: s.openTFTP, Log: s.log, Networks: s.cfg.TFTP.Networks,
+		Limits:    tftp.Limits{Grace: time.Duration(s.cfg.Grace) * time.Second},
+		OnRequest: func(t tftp.Transfer) { s.record(tftpEvent(boot.StageTFTPRequest, t)) },
+		OnDone:    func(t tftp.Transfer) { s.record(tftpEvent(boot.StageTFTPDone, t)) },
+	}
+}
+
+// openTFTP serves the set, but not its key unless the operator chose so (T14).
+func (s *site) openTFTP(_ context.Context, name string, client netip.AddrPort) (*io.SectionReader, error) {
+	f, ok := s.set.File(name)
+	if !ok {
+		return nil, fs.ErrNotExist
+	}
+	if f.HoldsKey && !slices.Contains(s.cfg.Artifacts.ExposeKeyOver, exposeTFTP) {
+		s.record(boot.Event{
+			Stage: boot.StageKey, Addr: client.Addr().Unmap(), Name: name, Code: "key-not-exposed",
+			Error: "this file holds a private key; set artifacts.expose_key_over to include tftp to serve it to anybody on the network",
+		})
+		return nil, &tftp.Refusal{Code: 2, Message: "holds a private key: set artifacts.expose_key_over: [tftp]"}
+	}
+	return io.NewSectionReader(bytes.NewReader(f.Data), 0, int64(len(f.Data))), nil
+}
+
+func tftpEvent(stage boot.Stage, t tftp.Transfer) boot.Event {
+	e := boot.Event{Stage: stage, Addr: t.Client.Addr().Unmap(), Name: t.Name, Bytes: t.Bytes, Duration: t.Duration}
+	switch {
+	case t.Err == nil:
+		if stage == boot.StageTFTPDone {
+			e.Detail = fmt.Sprintf("blksize %d, windowsize %d, %d sent again", t.BlockSize, t.Window, t.Retransmits)
+		}
+	case errors.Is(t.Err, tftp.ErrSizeProbe):
+		e.Detail = t.Err.Error() // OVMF does so before each download
+	default:
+		e.Code, e.Error = "tftp-failed", t.Err.Error()
+	}
+	return e
+}
+
+func (s *site) httpServer() *httpboot.Server {
+	exposed := slices.Contains(s.cfg.Artifacts.ExposeKeyOver, exposeHTTP)
+	return &httpboot.Server{
+		Names: s.names, Authority: s.authority, Grants: s.grants, Log: s.log, Now: time.Now,
+		Grace: time.Duration(s.cfg.Grace) * time.Second,
+		Site: httpboot.Site{
+			Inventory: func() boot.Inventory { return s.catalogue.Load().inventory },
+			Base:      s.base,
+			Artifact: func(name string) (httpboot.Artifact, bool) {
+				f, ok := s.set.File(name)
+				return httpboot.Artifact{Data: f.Data, SHA256: f.SHA256, Key: f.HoldsKey, Exposed: exposed}, ok
+			},
+			Image:  func(image, file string) (httpboot.ImageFile, bool) { return s.catalogue.Load().file(image, file) },
+			Begin:  func(r boot.Request) string { return s.journal.Boots.Begin(r.Addr, r.UUID, r.MAC, time.Now()) },
+			Saw:    s.saw,
+			Name:   s.machines.Name,
+			Done:   s.done,
+			Record: s.record,
+		},
+	}
+}
+
+func (s *site) base() (ignition.Base, error) {
+	c := s.catalogue.Load()
+	if s.cfg.Butane == "" {
+		return ignition.Base{}, errors.New("no Butane file is configured: set butane")
+	}
+	return c.base, nil
+}
+
+// saw and done only log a failure: a machine boots whether it can be written
+// down or not.
+func (s *site) saw(ctx context.Context, r boot.Request, p boot.Plan, id string) {
+	if p.Action == boot.ActBoot {
+		s.journal.Boots.Started(r.Addr, id)
+	}
+	if err := s.machines.Saw(ctx, r, p, id, time.Now()); err != nil {
+		s.log.WarnContext(ctx, "machine was not written down", "machine", r.UUID, "mac", r.MAC, "err", err)
+	}
+}
+
+func (s *site) done(ctx context.Context, uuid string) {
+	if err := s.machines.Done(ctx, uuid, time.Now()); err != nil {
+		s.log.WarnContext(ctx, "machine was not written down as ready", "machine", uuid, "err", err)
+	}
+}
+
+// checkStateDir makes the state directory and refuses one that others could
+// read or that is not ours.
+func checkStateDir(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("state_dir: %w", err)
+	}
+	st, err := os.Stat(dir)
+	if err != nil {
+		return fmt.Errorf("state_dir: %w", err)
+	}
+	if sys, ok := st.Sys().(*syscall.Stat_t); ok && int(sys.Uid) != os.Geteuid() {
+		return fmt.Errorf("state_dir: %s belongs to user %d and bootd runs as %d: run it as that user, or chown -R the directory", dir, sys.Uid, os.Geteuid())
+	}
+	if st.Mode().Perm()&0o077 != 0 {
+		return fmt.Errorf("state_dir: %s is open to others (mode %04o) and would hold private keys: chmod 0700 %s", dir, st.Mode().Perm(), dir)
+	}
+	return nil
+}

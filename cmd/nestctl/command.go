@@ -1,0 +1,170 @@
+package main
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"runtime/debug"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/nestboot/nestboot/boot"
+	"github.com/nestboot/nestboot/inventory"
+)
+
+const defaultSocket = "/var/lib/nestboot/admin.sock"
+
+// command is nestctl's command line.
+func command() *cobra.Command {
+	socket := cmp.Or(os.Getenv("NESTBOOT_SOCKET"), defaultSocket)
+	root := &cobra.Command{
+		Use:           "nestctl",
+		Short:         "Look at what bootd knows and does",
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	root.PersistentFlags().StringVar(&socket, "socket", socket, "bootd's admin `socket`; also NESTBOOT_SOCKET")
+	machine := &cobra.Command{Use: "machine", Short: "Machines that have been seen"}
+	machine.AddCommand(machineList(&socket))
+	root.AddCommand(machine, events(&socket), versionCommand())
+	return root
+}
+
+func machineList(socket *string) *cobra.Command {
+	var output string
+	cmd := &cobra.Command{
+		Use:   "list",
+		Short: "List machines",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := checkOutput(output); err != nil {
+				return err
+			}
+			c, err := dial(cmd.Context(), *socket)
+			if err != nil {
+				return err
+			}
+			var answer struct {
+				Machines []inventory.Record `json:"machines"`
+			}
+			if err := c.get(cmd.Context(), "/machines", &answer); err != nil {
+				return err
+			}
+			if output == "json" {
+				return printJSON(cmd.OutOrStdout(), answer)
+			}
+			return printMachines(cmd.OutOrStdout(), answer.Machines)
+		},
+	}
+	cmd.Flags().StringVarP(&output, "output", "o", "table", "table or json")
+	return cmd
+}
+
+func printMachines(w io.Writer, machines []inventory.Record) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	_, err := fmt.Fprintln(t, "ID\tNAME\tSTATUS\tUUID\tMAC\tADDRESS\tIMAGE\tSET\tLAST SEEN")
+	for _, m := range machines {
+		if err != nil {
+			break
+		}
+		_, err = fmt.Fprintf(t, "%d\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n",
+			m.ID, m.Name, m.Status, m.UUID, m.MAC, m.Addr, cmp.Or(m.Image, "-"), m.Set, m.LastSeen.Format(time.RFC3339))
+	}
+	if err != nil {
+		return fmt.Errorf("print machines: %w", err)
+	}
+	return t.Flush()
+}
+
+func events(socket *string) *cobra.Command {
+	var output, bootID string
+	var follow bool
+	cmd := &cobra.Command{
+		Use:   "events",
+		Short: "Show what happened on the way of machines, as a timeline",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := checkOutput(output); err != nil {
+				return err
+			}
+			c, err := dial(cmd.Context(), *socket)
+			if err != nil {
+				return err
+			}
+			show := printer(cmd.OutOrStdout(), output == "json", bootID)
+			if follow {
+				return c.follow(cmd.Context(), 0, show)
+			}
+			var answer struct {
+				Events []boot.Event `json:"events"`
+			}
+			if err := c.get(cmd.Context(), "/events", &answer); err != nil {
+				return err
+			}
+			for _, e := range answer.Events {
+				if err := show(e); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	}
+	cmd.Flags().StringVarP(&output, "output", "o", "table", "table or json (one object per line)")
+	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on with events as they come")
+	cmd.Flags().StringVar(&bootID, "boot", "", "only events of the boot with this `id`")
+	return cmd
+}
+
+// printer prints events one by one, with a heading before the first.
+func printer(w io.Writer, asJSON bool, bootID string) func(boot.Event) error {
+	var t boot.Timeline
+	heading := true
+	return func(e boot.Event) error {
+		if bootID != "" && e.Boot != bootID {
+			return nil
+		}
+		if asJSON {
+			return json.NewEncoder(w).Encode(e)
+		}
+		line := fmt.Sprintf("%s  %-16s %s\n", e.Time.Local().Format(time.DateTime), cmp.Or(e.Boot, "-"), t.Line(e))
+		if heading {
+			line = fmt.Sprintf("%-19s  %-16s %s\n", "TIME", "BOOT", boot.Heading()) + line
+			heading = false
+		}
+		_, err := io.WriteString(w, line)
+		return err
+	}
+}
+
+func printJSON(w io.Writer, v any) error {
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	return e.Encode(v)
+}
+
+func checkOutput(o string) error {
+	if o != "table" && o != "json" {
+		return fmt.Errorf("--output %q is neither table nor json", o)
+	}
+	return nil
+}
+
+func versionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "version",
+		Short: "Print the version",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			v := "(devel)"
+			if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+				v = info.Main.Version
+			}
+			_, err := fmt.Fprintln(cmd.OutOrStdout(), "nestctl", v)
+			return err
+		},
+	}
+}
