@@ -3,8 +3,6 @@ package tftp
 import (
 	"bytes"
 	"encoding/binary"
-	"fmt"
-	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -189,19 +187,4 @@ func listen(t *testing.T, a netip.AddrPort) *net.UDPConn {
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = conn.Close() })
 	return conn
-}
-
-// BenchmarkTransfer moves 16 MiB over loopback; the client takes its share of
-// the processor.
-func BenchmarkTransfer(b *testing.B) {
-	file := content(16 << 20)
-	for _, window := range []int{1, 4, 16} {
-		b.Run(fmt.Sprintf("window=%d", window), func(b *testing.B) {
-			addr, _ := start(b, &Server{Open: files(map[string]any{"a": file})}, loopback)
-			b.SetBytes(int64(len(file)))
-			for b.Loop() {
-				require.NoError(b, download(b, "", addr, io.Discard, 1468, window, time.Second, "a", "octet", "blksize", "1468", "windowsize", strconv.Itoa(window)))
-			}
-		})
-	}
 }

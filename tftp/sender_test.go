@@ -184,7 +184,7 @@ func TestT02_OneDatagram(t *testing.T) {
 				s := newSender(w, section(content(1e6)), negotiate(options, 1e6, 65504), new(bufferPool), func() { t.Error("answered") })
 				require.ErrorIs(t, s.run(t.Context()), ErrNoAnswer)
 				require.LessOrEqual(t, time.Since(began), 15*time.Second)
-				time.Sleep(time.Minute) // of the bubble's clock
+				<-time.After(time.Minute) // of the bubble's clock
 				require.Len(t, w.out.to, 3)
 				first := <-w.out.to
 				require.LessOrEqual(t, len(first), headerSize+defaultBlock)

@@ -127,3 +127,16 @@ func FuzzConfig(f *testing.F) {
 		_ = cfg.withDefaults("/").Validate()
 	})
 }
+
+func TestREADMEsConfigurationIsGood(t *testing.T) {
+	readme, err := os.ReadFile("../../README.md")
+	require.NoError(t, err)
+	_, rest, found := strings.Cut(string(readme), "```yaml\n")
+	require.True(t, found)
+	text, _, found := strings.Cut(rest, "```")
+	require.True(t, found)
+	path := filepath.Join(t.TempDir(), "bootd.yaml")
+	require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
+	_, err = loadConfig(path)
+	require.NoError(t, err)
+}

@@ -9,8 +9,10 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -21,7 +23,14 @@ import (
 	"time"
 
 	pin "github.com/pin/tftp/v3"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/time/rate"
+
+	"github.com/nestboot/nestboot/boot"
+	"github.com/nestboot/nestboot/inventory"
+	"github.com/nestboot/nestboot/store"
+	"github.com/nestboot/nestboot/tftp"
 )
 
 // running is a run of bootd in this process, on ports of its own.
@@ -490,4 +499,18 @@ func TestDevConfig(t *testing.T) {
 	}
 	cleanup()
 	require.NoDirExists(t, cfg.StateDir)
+}
+
+func TestT04_FloodDoesNotPushBootsOutOfTheJournal(t *testing.T) {
+	s := &site{metrics: newMetrics(), tftpEvents: rate.NewLimiter(0, 3), log: slog.New(slog.DiscardHandler)}
+	db, err := store.Open(t.Context(), store.Config{Dir: t.TempDir()})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, db.Close()) })
+	s.journal, err = inventory.OpenJournal(t.Context(), db, s.log, s.metrics.observe)
+	require.NoError(t, err)
+	for range 10 {
+		s.recordTFTP(boot.StageTFTPRequest, tftp.Transfer{Client: netip.MustParseAddrPort("10.0.0.1:1024"), Name: "x"})
+	}
+	require.Len(t, s.journal.Since(0), 3)
+	require.InDelta(t, 7, testutil.ToFloat64(s.metrics.dropped), 0)
 }

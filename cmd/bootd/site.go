@@ -18,6 +18,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"github.com/nestboot/nestboot/admin"
 	"github.com/nestboot/nestboot/artifact"
 	"github.com/nestboot/nestboot/boot"
@@ -54,14 +56,16 @@ type site struct {
 	grants    *pki.Grants
 	machines  *inventory.Machines
 	journal   *inventory.Journal
-	stopped   chan struct{} // closed when the journal has stored its last event
-	stop      context.CancelFunc
+	// tftpEvents is far above what a rack that powers on at once makes.
+	tftpEvents *rate.Limiter
+	stopped    chan struct{} // closed when the journal has stored its last event
+	stop       context.CancelFunc
 }
 
 // openSite opens the state. What was opened is closed again when a later part
 // fails.
 func openSite(ctx context.Context, c siteConfig) (s *site, err error) {
-	s = &site{cfg: c.Config, log: c.log, sockets: c.sockets, catalogue: c.catalogue, metrics: newMetrics()}
+	s = &site{cfg: c.Config, log: c.log, sockets: c.sockets, catalogue: c.catalogue, metrics: newMetrics(), tftpEvents: rate.NewLimiter(100, 5000)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.close())
@@ -163,10 +167,10 @@ func (s *site) api() http.Handler {
 
 func (s *site) tftpServer() *tftp.Server {
 	return &tftp.Server{
-		Open: s.openTFTP, Log: s.log, Networks: s.cfg.TFTP.Networks,
+		Open: s.openTFTP, Log: slog.New(warnings{s.log.Handler()}), Networks: s.cfg.TFTP.Networks,
 		Limits:    tftp.Limits{Grace: time.Duration(s.cfg.Grace) * time.Second},
-		OnRequest: func(t tftp.Transfer) { s.record(tftpEvent(boot.StageTFTPRequest, t)) },
-		OnDone:    func(t tftp.Transfer) { s.record(tftpEvent(boot.StageTFTPDone, t)) },
+		OnRequest: func(t tftp.Transfer) { s.recordTFTP(boot.StageTFTPRequest, t) },
+		OnDone:    func(t tftp.Transfer) { s.recordTFTP(boot.StageTFTPDone, t) },
 	}
 }
 
@@ -184,6 +188,16 @@ func (s *site) openTFTP(_ context.Context, name string, client netip.AddrPort) (
 		return nil, &tftp.Refusal{Code: 2, Message: "holds a private key: set artifacts.expose_key_over: [tftp]"}
 	}
 	return io.NewSectionReader(bytes.NewReader(f.Data), 0, int64(len(f.Data))), nil
+}
+
+// recordTFTP keeps a flood of forged requests from pushing real boots out of
+// the journal: what is over the limit is only counted (T4).
+func (s *site) recordTFTP(stage boot.Stage, t tftp.Transfer) {
+	if !s.tftpEvents.Allow() {
+		s.metrics.dropped.Inc()
+		return
+	}
+	s.record(tftpEvent(stage, t))
 }
 
 func tftpEvent(stage boot.Stage, t tftp.Transfer) boot.Event {
