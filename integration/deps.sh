@@ -5,6 +5,7 @@
 #   deps.sh tools    the pinned Go tools, linked into .bin/
 #   deps.sh lab      the programs the lab runs and the materials it boots
 #   deps.sh pin      write the mirror's current versions and digests into lab/materials.txt
+#   deps.sh mirror   print the archive that the materials come from
 #
 # Programs are installed by apt-get, which needs root; all else goes without root into a cache outside of the tree,
 # ${NESTBOOT_CACHE:-${XDG_CACHE_HOME:-~/.cache}/nestboot}. A second run does nothing and takes a fraction of a second.
@@ -192,10 +193,10 @@ fetch_materials() {
   if [ -e "$materials/stamp" ] && [ "$(cat "$materials/stamp")" = "$(key; inventory "$materials")" ]; then
     return 0
   fi
-  rows | while read -r row; do
+  while read -r row; do
     # shellcheck disable=SC2086
     cached $row >/dev/null || { private_apt; break; }
-  done
+  done < <(rows)
   rm -rf "$materials.new"
   while read -r row; do
     # shellcheck disable=SC2086
@@ -239,5 +240,5 @@ lab) programs; fetch_materials ;;
 tools) go_tools ;;
 pin) programs; pin ;;
 mirror) mirror ;;
-*) die "usage: deps.sh [all|tools|lab|pin]" ;;
+*) die "usage: deps.sh [all|tools|lab|pin|mirror]" ;;
 esac
