@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/url"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3client"
 	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -50,6 +52,9 @@ func startEngine(ctx context.Context, dir string, l *life, log *slog.Logger) (*e
 		loud.Store(true)
 		return e, nil
 	case <-l.down:
+		if strings.Contains(l.cause.Error(), unix.ENOSPC.Error()) { // etcd hands on the text only
+			return nil, fmt.Errorf("%w: etcd can't open it: make room in its file system: %w", ErrNoSpace, l.cause)
+		}
 		return nil, fmt.Errorf("etcd can't open it: if it is damaged restore it from a backup: %w", l.cause)
 	}
 }

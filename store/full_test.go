@@ -202,3 +202,12 @@ func TestOnFatalMayClose(t *testing.T) {
 	require.ErrorIs(t, err, ErrUnavailable)
 	require.ErrorIs(t, <-closed, ErrUnavailable)
 }
+
+func TestNewStoreNeedsRoom(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(tmpfs(t, "100m"), "state")
+	_, err := Open(t.Context(), Config{Dir: dir})
+	require.ErrorIs(t, err, ErrNoSpace)
+	require.ErrorContains(t, err, "and a new store needs 128000000: make room there")
+	require.NoDirExists(t, filepath.Join(dir, "member"), "nothing half-made is left")
+}

@@ -12,6 +12,25 @@ import (
 // itself can write in that time is far below the default reserve.
 const spaceMaxAge = time.Second
 
+// firstLog is what etcd takes at once for a new log: two segments of 64 MB.
+const firstLog = 2 * 64_000_000
+
+// checkFirst refuses to make a new store where its log would not fit. The
+// reserve does not count here: it is for writes.
+func (r *reserve) checkFirst() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.ask()
+	if r.failed != nil {
+		return r.failed
+	}
+	if r.free < firstLog {
+		return fmt.Errorf("%w: %s has %d bytes free and a new store needs %d: make room there, or put the state elsewhere",
+			ErrNoSpace, r.path, r.free, firstLog)
+	}
+	return nil
+}
+
 // reserve refuses writes while the file system of path has less than min bytes
 // free: etcd does not survive a full disk, and the disk is shared with images.
 type reserve struct {

@@ -107,7 +107,12 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		space: &reserve{path: dir.path, min: uint64(max(cfg.Reserve, 0))},
 		life:  newLife(cfg.Log),
 	}
-	s.engine, err = startEngine(ctx, dir.path, s.life, cfg.Log)
+	if !hasMember(dir.path) {
+		err = s.space.checkFirst()
+	}
+	if err == nil {
+		s.engine, err = startEngine(ctx, dir.path, s.life, cfg.Log)
+	}
 	if err == nil {
 		err = dir.markReady()
 	}

@@ -328,7 +328,7 @@ func TestFullDiskStopsTheStart(t *testing.T) {
 	d := newDaemon(t, "", "")
 	state := filepath.Join(d.dir, "state")
 	mountTmpfs(t, state, "size=1m")
-	require.Contains(t, d.refused(), "no space")
+	require.Contains(t, d.refused(), "make room there")
 }
 
 func TestAnotherBootdIsNotDisturbed(t *testing.T) {
