@@ -40,9 +40,7 @@ func TestUnidentifiedCallers(t *testing.T) {
 				require.Equal(t, tt.status, a.status, path)
 				require.Equal(t, tt.code+"\n", a.body, "the client gets the code and nothing else")
 			}
-			e := w.lastEvent(boot.StageScript)
-			require.Equal(t, tt.code, e.Code)
-			require.NotEmpty(t, e.Error, "the operator is told why")
+			require.NotEmpty(t, w.event(boot.StageScript, tt.code).Error, "the operator is told why")
 		})
 	}
 }
@@ -57,12 +55,12 @@ func TestIdentifiedButRefused(t *testing.T) {
 	require.Contains(t, a.body, "its policy is refuse (disabled)")
 	require.Contains(t, a.body, "\nsleep 60")
 	require.NotContains(t, a.body, "kernel")
-	require.Equal(t, boot.CodeDisabled, w.lastEvent(boot.StageScript).Code)
+	w.event(boot.StageScript, boot.CodeDisabled)
 
 	a = w.do(c, http.MethodGet, "https://ipxe.test/ipxe/boot?uuid=x")
 	require.Equal(t, http.StatusOK, a.status)
 	require.Contains(t, a.body, "is not a UUID")
-	require.Equal(t, "bad-request", w.lastEvent(boot.StageScript).Code)
+	w.event(boot.StageScript, "bad-request")
 }
 
 func TestNothingHalfDoneIsServed(t *testing.T) {
@@ -72,9 +70,7 @@ func TestNothingHalfDoneIsServed(t *testing.T) {
 	require.Equal(t, http.StatusOK, a.status)
 	require.Contains(t, a.body, "(not-ready)")
 	require.NotContains(t, a.body, "kernel")
-	e := w.lastEvent(boot.StageScript)
-	require.Equal(t, boot.CodeNotReady, e.Code)
-	require.Contains(t, e.Error, "no Butane file")
+	require.Contains(t, w.event(boot.StageScript, boot.CodeNotReady).Error, "no Butane file")
 }
 
 // TestOneBoot goes through a whole boot as iPXE, Ignition and the machine do.
@@ -84,18 +80,18 @@ func TestOneBoot(t *testing.T) {
 	a := w.do(ipxe, http.MethodGet, "https://ipxe.test"+testQuery)
 	require.Equal(t, http.StatusOK, a.status)
 	require.Contains(t, a.body, "kernel --name vmlinuz https://ipxe.test/ipxe/images/lab/vmlinuz")
-	require.Equal(t, "boot: boots image lab", w.lastEvent(boot.StageScript).Detail)
+	w.event(boot.StageScript, "boot: boots image lab")
 
 	a = w.do(ipxe, http.MethodGet, "https://ipxe.test/ipxe/images/lab/vmlinuz")
 	require.Equal(t, 4<<20, len(a.body))
-	require.EqualValues(t, 4<<20, w.lastEvent(boot.StageKernel).Bytes)
+	require.EqualValues(t, 4<<20, w.event(boot.StageKernel, "").Bytes)
 
 	grant := w.grant(ipxe)
 	machine := w.client(client{})
 	a = w.do(machine, http.MethodGet, "https://boot.test/ipxe/ignition", "Authorization", grant)
 	require.Equal(t, http.StatusOK, a.status)
 	require.Contains(t, a.body, "node1")
-	require.Equal(t, testUUID, w.lastEvent(boot.StageIgnition).Machine)
+	require.Equal(t, testUUID, w.event(boot.StageIgnition, "").Machine)
 	done := "Bearer " + between(t, a.body, "Authorization:%20Bearer%20", "%0A")
 	require.Equal(t, http.StatusUnauthorized, w.do(machine, http.MethodGet, "https://boot.test/ipxe/ignition", "Authorization", done).status,
 		"the done token can do nothing else")
@@ -107,12 +103,12 @@ func TestOneBoot(t *testing.T) {
 	require.Equal(t, []string{testUUID}, w.finished)
 	a = w.do(machine, http.MethodPost, "https://boot.test/ipxe/done", "Authorization", done)
 	require.Equal(t, http.StatusOK, a.status, "a lost answer may be asked for again")
-	require.Equal(t, "reported again", w.lastEvent(boot.StageDone).Detail)
+	w.event(boot.StageDone, "reported again")
 	require.Len(t, w.finished, 1)
 
 	a = w.do(machine, http.MethodGet, "https://boot.test/ipxe/ignition", "Authorization", grant)
 	require.Equal(t, answer{http.StatusGone, "grant-burned\n", a.header}, a)
-	require.Equal(t, "grant-burned", w.lastEvent(boot.StageIgnition).Code)
+	w.event(boot.StageIgnition, "grant-burned")
 	w.noSecrets(grant, done)
 }
 
@@ -159,9 +155,7 @@ func TestT21_GrantIsBoundToTheAddressOfItsFirstFetch(t *testing.T) {
 	require.Equal(t, http.StatusOK, w.do(w.client(client{}), http.MethodGet, url, "Authorization", grant).status)
 	a := w.do(w.client(client{from: "127.0.0.2"}), http.MethodGet, url, "Authorization", grant)
 	require.Equal(t, answer{http.StatusUnauthorized, "grant-other-address\n", a.header}, a)
-	e := w.lastEvent(boot.StageIgnition)
-	require.Equal(t, "grant-other-address", e.Code)
-	require.Equal(t, "127.0.0.2", e.Addr.String())
+	require.Equal(t, "127.0.0.2", w.event(boot.StageIgnition, "grant-other-address").Addr.String())
 	require.Equal(t, http.StatusOK, w.do(w.client(client{}), http.MethodGet, url, "Authorization", grant).status, "the machine itself may retry")
 }
 

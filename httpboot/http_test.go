@@ -41,7 +41,7 @@ func TestImagesKnowRangeETagAndHead(t *testing.T) {
 
 	require.NoError(t, os.Remove(w.imagePath))
 	require.Equal(t, http.StatusServiceUnavailable, w.do(c, http.MethodGet, url).status, "a fault that may pass is a 5xx")
-	require.Equal(t, "image-unreadable", w.lastEvent(boot.StageKernel).Code)
+	w.event(boot.StageKernel, "image-unreadable")
 }
 
 func TestT08_ManyRangesAreOneAnswer(t *testing.T) {
@@ -112,10 +112,11 @@ func TestT14_KeysLeaveOnlyWhereTheOperatorSaysSo(t *testing.T) {
 	w := start(t)
 	c := w.client(client{cert: w.setCert()})
 	plain, secure := "http://"+w.plain+"/rack1/autoexec.ipxe", "https://boot.test/rack1/autoexec.ipxe"
+	clients := map[string]*http.Client{plain: http.DefaultClient, secure: c}
 	for _, url := range []string{plain, secure} {
-		a := w.do(http.DefaultClient, http.MethodGet, plain)
+		a := w.do(clients[url], http.MethodGet, url)
 		require.Equal(t, answer{http.StatusForbidden, "key-not-exposed\n", a.header}, a, url)
-		require.Contains(t, w.lastEvent(boot.StageKey).Error, "artifacts.expose_key_over")
+		w.event(boot.StageKey, "artifacts.expose_key_over")
 	}
 	w.exposed.Store(true)
 	require.Equal(t, "#!ipxe key", w.do(http.DefaultClient, http.MethodGet, plain).body)
@@ -191,14 +192,13 @@ func TestT15_ForeignTrustIsSeen(t *testing.T) {
 	w := start(t)
 	_, err := tls.Dial("tcp", w.secure, &tls.Config{ServerName: "ipxe.test"}) // does not know our root, as a foreign artifact
 	require.Error(t, err)
-	e := w.lastEvent(boot.StageTLS)
+	e := w.event(boot.StageTLS, "trusts another root")
 	require.Equal(t, "tls-failed", e.Code)
-	require.Contains(t, e.Error, "trusts another root")
 	require.Equal(t, "ipxe.test", e.Name)
 
 	_, err = tls.Dial("tcp", w.secure, &tls.Config{ServerName: "unknown.test"})
 	require.Error(t, err)
-	require.Contains(t, w.lastEvent(boot.StageTLS).Error, `no server has the name "unknown.test"`)
+	w.event(boot.StageTLS, `no server has the name "unknown.test"`)
 }
 
 func TestT07_SlowConnectionsDoNotStarveOthers(t *testing.T) {

@@ -212,21 +212,22 @@ func (w *world) do(c *http.Client, method, url string, header ...string) answer 
 	return answer{res.StatusCode, string(body), res.Header}
 }
 
-// lastEvent is the newest event of a stage.
-func (w *world) lastEvent(stage boot.Stage) boot.Event {
+// event waits for an event of a stage whose code, detail or error holds text:
+// it may be recorded after the client has its answer.
+func (w *world) event(stage boot.Stage, text string) boot.Event {
 	w.t.Helper()
 	var found boot.Event
 	require.Eventually(w.t, func() bool {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		for _, e := range slices.Backward(w.events) {
-			if e.Stage == stage {
+			if e.Stage == stage && strings.Contains(strings.Join([]string{e.Code, e.Detail, e.Error}, "\n"), text) {
 				found = e
 				return true
 			}
 		}
 		return false
-	}, 5*time.Second, time.Millisecond, "no event %s", stage)
+	}, 5*time.Second, time.Millisecond, "no event %s with %q", stage, text)
 	return found
 }
 
