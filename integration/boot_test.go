@@ -164,7 +164,8 @@ func bootsAfterKill(ctx context.Context, r *rig.Rig, m lab.Machine) error {
 	if err != nil {
 		return err
 	}
-	if _, err := p.WaitFor(ctx, regexp.MustCompile(`/ipxe/images/lab/0-guest\.initrd\.gz`)); err != nil {
+	// iPXE ends the line when the download has ended: this is in its middle.
+	if _, err := p.WaitForPart(ctx, regexp.MustCompile(`/ipxe/images/lab/0-guest\.initrd\.gz`)); err != nil {
 		return err
 	}
 	r.Server.Proc.Kill()

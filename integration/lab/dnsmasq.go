@@ -41,10 +41,12 @@ dhcp-match=set:http,option:client-arch,16
 dhcp-option-force=tag:http,60,HTTPClient
 `
 
+func (o Options) leases() string { return filepath.Join(o.Dir, "dnsmasq.leases") }
+
 // dnsmasq renders the configuration file.
 func (o Options) dnsmasq() []byte {
 	var b bytes.Buffer
-	fmt.Fprintf(&b, dnsmasqHead, bridge, filepath.Join(o.Dir, "dnsmasq.leases"), ServerIP)
+	fmt.Fprintf(&b, dnsmasqHead, bridge, o.leases(), ServerIP)
 	if o.Domain != "" {
 		// local: an answer of "no such record" for IPv6, not a refusal, which would stand for a broken resolver.
 		fmt.Fprintf(&b, "address=/%[1]s/%[2]s\nlocal=/%[1]s/\n", o.Domain, ServerIP)

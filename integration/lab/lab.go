@@ -67,6 +67,10 @@ func New(ctx context.Context, o Options) (*Lab, error) {
 }
 
 func (l *Lab) startDNSMasq(ctx context.Context) error {
+	// Who got which address in a lab before would decide who gets it now.
+	if err := os.Remove(l.options.leases()); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("remove old leases: %w", err)
+	}
 	config := filepath.Join(l.options.Dir, "dnsmasq.conf")
 	if err := os.WriteFile(config, l.options.dnsmasq(), 0o600); err != nil {
 		return fmt.Errorf("write dnsmasq's configuration: %w", err)

@@ -31,7 +31,7 @@ func open(t *testing.T, o Options) *Lab {
 // soon is longer than anything here takes on a busy machine.
 func soon(t *testing.T) context.Context {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }
@@ -71,6 +71,14 @@ func TestNewWantsEnter(t *testing.T) {
 	t.Setenv(inside, "")
 	_, err := New(t.Context(), Options{})
 	require.ErrorContains(t, err, "call Enter first")
+}
+
+func TestNewFailsOnBadAddress(t *testing.T) {
+	needNamespaces(t)
+	_, err := New(t.Context(), Options{Dir: t.TempDir(), Addresses: []string{"10.77.0.300/24"}})
+	require.ErrorContains(t, err, "10.77.0.300")
+	_, err = net.InterfaceByName(bridge)
+	require.Error(t, err, "nothing is left behind")
 }
 
 func TestNewFailsWithDNSMasqsReason(t *testing.T) {

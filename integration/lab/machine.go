@@ -13,7 +13,8 @@ import (
 // Firmware is the way in which a machine's firmware boots from the network.
 type Firmware int
 
-// Both are OVMF, Debian's build of EDK2.
+// Both are OVMF, Debian's build of EDK2. It goes on to HTTP Boot where PXE fails and DHCP names a URL (that can't be
+// switched off), and ends in its shell.
 const (
 	PXE  Firmware = iota // DHCP, then TFTP
 	HTTP                 // UEFI HTTP Boot: DHCP, then HTTP

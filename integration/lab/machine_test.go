@@ -84,7 +84,7 @@ func guestRunsIgnition(ctx context.Context, t *testing.T, p *Proc, server *bootS
 	require.Equal(t, "CANARY %41", receive(ctx, t, server.done))
 	require.NoError(t, p.Wait(ctx), "it powers itself off")
 	for _, line := range []string{
-		`LAB-CMDLINE console=ttyS0 panic=1 canary=no`,
+		`LAB-CMDLINE ` + GuestArgs,
 		`LAB-ADDR 10\.77\.0\.\d+`,
 		`LAB-IGNITION-FETCH rc=0`,
 		`LAB-IGNITION-FILES rc=0`,
@@ -116,7 +116,7 @@ func bootGuest(ctx context.Context, t *testing.T, l *Lab, kernel, initrd string)
 	tap, err := l.addTap(ctx)
 	require.NoError(t, err)
 	m := Machine{Name: "guest-" + tap, MAC: "52:54:00:00:01:0" + tap[3:], UUID: testUUID}
-	args := append(l.hardware(m, tap), "-kernel", kernel, "-initrd", initrd, "-append", "console=ttyS0 panic=1 canary=no")
+	args := append(l.hardware(m, tap), "-kernel", kernel, "-initrd", initrd, "-append", GuestArgs)
 	p, err := l.Start(ctx, m.Name, "qemu-system-x86_64", args...)
 	require.NoError(t, err)
 	return p

@@ -12,6 +12,7 @@ func TestMain(m *testing.M) {
 	if err := Enter(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 	}
+	beHelper(os.Getenv("LAB_HELPER"))
 	os.Exit(m.Run())
 }
 

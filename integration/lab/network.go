@@ -2,6 +2,7 @@ package lab
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os/exec"
 	"strings"
@@ -22,7 +23,10 @@ func addBridge(ctx context.Context, more []string) error {
 	for _, address := range append([]string{bridgeCIDR}, more...) {
 		commands = append(commands, "address add "+address+" dev "+bridge)
 	}
-	return ip(ctx, append(commands, "link set "+bridge+" up")...)
+	if err := ip(ctx, append(commands, "link set "+bridge+" up")...); err != nil {
+		return errors.Join(err, deleteNetwork())
+	}
+	return nil
 }
 
 // addTap hangs a socket for one machine's network card on the bridge and returns its name.

@@ -111,9 +111,6 @@ func TestWaitFor(t *testing.T) {
 
 // FuzzTranscript: whatever firmware prints, in whatever pieces it comes, the lines are the same, readable and bounded.
 func FuzzTranscript(f *testing.F) {
-	f.Add([]byte("\x1b[2J\x1b[01;01H>>Start PXE over IPv4.\r\n"), 7)
-	f.Add([]byte("vmlinuz... \b\b \r\n"), 1)
-	f.Add([]byte("\xff\x1b[\xc3\n"), 2)
 	f.Fuzz(func(t *testing.T, raw []byte, cut int) {
 		cut = min(max(cut, 0), len(raw))
 		whole := texts(string(raw))

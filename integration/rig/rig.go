@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/nestboot/nestboot/boot"
@@ -143,9 +144,10 @@ images:
   - name: lab
     kernel: %[7]s
     initrds: [%[8]s]
-    args: [console=ttyS0, panic=-1]
+    args: [%[9]s]
 butane: lab.bu
-`, Domain, ip, metrics, s.Socket, Set, filepath.Dir(m.IPXE("snponly.efi")), r.Guest.Kernel, r.Guest.Initrd)
+`, Domain, ip, metrics, s.Socket, Set, filepath.Dir(m.IPXE("snponly.efi")), r.Guest.Kernel, r.Guest.Initrd,
+		strings.Join(strings.Fields(lab.GuestArgs), ", "))
 	for path, content := range map[string]string{s.config: config, filepath.Join(s.Dir, "lab.bu"): butane} {
 		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
 			return nil, fmt.Errorf("prepare %s: %w", name, err)
