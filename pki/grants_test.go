@@ -268,3 +268,21 @@ func TestSweepLeavesNothing(t *testing.T) {
 	require.NoError(t, err)
 	require.Empty(t, entries)
 }
+
+func TestOpeningABootAgainDoesNoHarm(t *testing.T) {
+	for _, reserve := range []int64{0, 1 << 60} { // in the store, in memory
+		s, err := store.Open(t.Context(), store.Config{Dir: t.TempDir(), Reserve: reserve})
+		require.NoError(t, err)
+		g, err := OpenGrants(t.Context(), s, nil, nil)
+		require.NoError(t, err)
+		credential := [32]byte{1}
+		require.NoError(t, g.Open(t.Context(), "b1", "m1", credential))
+		require.NoError(t, g.Open(t.Context(), "b1", "m1", credential), "the answer to the first may have been lost")
+		require.Error(t, g.Open(t.Context(), "b1", "m2", credential))
+		require.Error(t, g.Open(t.Context(), "b1", "m1", [32]byte{2}))
+		_, _, err = g.Mint(t.Context(), "b1", credential)
+		require.NoError(t, err)
+		require.Error(t, g.Open(t.Context(), "b1", "m1", credential), "a boot that was minted for is not begun anew")
+		require.NoError(t, s.Close())
+	}
+}

@@ -149,6 +149,9 @@ func (l *ledger) openStored(ctx context.Context, s Session) error {
 	defer cancel()
 	for {
 		txn, err := l.openTxn(ctx, s)
+		if errors.Is(err, errOpen) {
+			return nil
+		}
 		if err != nil {
 			return err
 		}
@@ -164,12 +167,28 @@ func (l *ledger) openStored(ctx context.Context, s Session) error {
 	}
 }
 
+// errOpen says that the boot is open already, as it should be.
+var errOpen = errors.New("the boot is open")
+
+// again judges a second opening of a boot. The machine whose first answer was
+// lost asks again and must not be turned away.
+func (s *Session) again(before Session) error {
+	if before.State == Opened && before.Machine == s.Machine && before.Credential == s.Credential {
+		return errOpen
+	}
+	return s.refuse(CodeGrantState, "this boot was opened before")
+}
+
 // openTxn reads from the store: the mirror may lag behind another process.
 func (l *ledger) openTxn(ctx context.Context, s Session) (store.Txn, error) {
 	pointer := machinePrefix + s.Machine
 	txn := store.Txn{If: []store.Condition{store.Unchanged(grantsPrefix+s.Boot, 0)}}
-	if _, err := l.store.Get(ctx, grantsPrefix+s.Boot); err == nil {
-		return txn, s.refuse(CodeGrantState, "this boot was opened before")
+	if e, err := l.store.Get(ctx, grantsPrefix+s.Boot); err == nil {
+		var before Session
+		if err := json.Unmarshal(e.Value, &before); err != nil {
+			return txn, fmt.Errorf("decode session %s: %w", s.Boot, err)
+		}
+		return txn, s.again(before)
 	}
 	last, err := l.get(ctx, pointer)
 	if err != nil {

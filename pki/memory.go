@@ -3,6 +3,7 @@ package pki
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"time"
@@ -31,8 +32,11 @@ func (l *ledger) changeInMemory(boot string, step func(*Session) error) (Session
 func (l *ledger) openInMemory(s Session) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if _, ok := l.find(s.Boot); ok {
-		return s.refuse(CodeGrantState, "this boot was opened before")
+	if before, ok := l.find(s.Boot); ok {
+		if err := s.again(before); !errors.Is(err, errOpen) {
+			return err
+		}
+		return nil
 	}
 	for _, former := range l.formerInMemory(s.Machine) {
 		former.burn(s.Opened)
