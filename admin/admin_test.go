@@ -37,7 +37,7 @@ func start(t *testing.T) (*API, *httptest.Server) {
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, s.Close()) })
 	log := slog.New(slog.DiscardHandler)
-	machines, err := inventory.OpenMachines(s)
+	machines, err := inventory.OpenMachines(s, log)
 	require.NoError(t, err)
 	journal, err := inventory.OpenJournal(t.Context(), s, log, nil)
 	require.NoError(t, err)
@@ -55,7 +55,8 @@ func (a *API) fill(t *testing.T) {
 		Addr: netip.MustParseAddr("10.77.0.57"), Credential: boot.Credential{Set: "rack1"},
 	}
 	p := boot.Plan{Action: boot.ActBoot, Machine: boot.Machine{Name: "node1"}, Image: boot.Image{Name: "flatcar"}}
-	require.NoError(t, a.Machines.Saw(t.Context(), r, p, "b1", at))
+	require.NoError(t, a.Machines.Saw(r, p, "b1", at))
+	written(t, a.Machines)
 	a.Journal.Record(boot.Event{Stage: boot.StageScript, Boot: "b1", Machine: r.UUID, Name: "flatcar"}, at)
 	a.Journal.Record(boot.Event{Stage: boot.StageDone, Boot: "b1", Machine: r.UUID}, at.Add(time.Second))
 }
@@ -157,4 +158,12 @@ func TestEventStream(t *testing.T) {
 	require.Equal(t, boot.StageDone, next().Stage, "what came after the event that the client knows")
 	a.Journal.Record(boot.Event{Stage: boot.StageKernel, Boot: "b2"}, time.Now())
 	require.Equal(t, "b2", next().Boot, "and what comes")
+}
+
+// written lets the register write what waits.
+func written(t *testing.T, m *inventory.Machines) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	m.Run(ctx)
 }

@@ -41,12 +41,11 @@ var baseNames = []string{"snponly.efi", "ipxe-amd64.efi"}
 
 // Config says how a set is made.
 type Config struct {
-	Name    string // of the set
-	Dir     string // where its certificate, key and files are kept; made with mode 0700
-	IPXEDir string // where the stock binaries lie
-	URL     string // https://host[:port] of the name that requests client certificates
-	Log     *slog.Logger
-	Now     func() time.Time
+	Name string // of the set
+	Dir  string // where its certificate, key and files are kept; made with mode 0700
+	URL  string // https://host[:port] of the name that requests client certificates
+	Log  *slog.Logger
+	Now  func() time.Time
 }
 
 // File is one file of the set.

@@ -46,7 +46,7 @@ func newWorld(t *testing.T) *world {
 	w.ca, err = pki.Open(t.Context(), pki.Config{Dir: filepath.Join(dir, "pki"), Store: s, Hosts: []string{"ipxe.test"}})
 	require.NoError(t, err)
 	w.cfg = Config{
-		Name: "rack1", Dir: filepath.Join(dir, "sets", "rack1"), IPXEDir: ipxeDir(t), URL: "https://ipxe.test",
+		Name: "rack1", Dir: filepath.Join(dir, "sets", "rack1"), URL: "https://ipxe.test",
 		Log: slog.New(slog.NewTextHandler(w.log, nil)), Now: func() time.Time { return w.now },
 	}
 	return w
@@ -54,7 +54,7 @@ func newWorld(t *testing.T) *world {
 
 func (w *world) open(t *testing.T) *Set {
 	t.Helper()
-	bases, err := ReadBases(w.cfg.IPXEDir)
+	bases, err := ReadBases(ipxeDir(t))
 	require.NoError(t, err)
 	s, err := Open(t.Context(), w.cfg, bases, w.ca)
 	require.NoError(t, err)

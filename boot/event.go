@@ -23,14 +23,6 @@ const (
 	StageKey         Stage = "key-exposure"   // a file with a private key was asked for over an open protocol
 )
 
-// Stages lists all stages in the order of a boot.
-func Stages() []Stage {
-	return []Stage{
-		StageTFTPRequest, StageTFTPDone, StageArtifact, StageKey, StageTLS, StageScript,
-		StageKernel, StageInitrd, StageConfig, StageIgnition, StageDone,
-	}
-}
-
 // Event is one thing that happened on the way of a machine. It holds no
 // secret. Fields that are not known at a stage are empty.
 type Event struct {

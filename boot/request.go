@@ -14,7 +14,7 @@ import (
 type Request struct {
 	UUID       string // canonical lower-case form
 	MAC        string // colon form, lower case
-	Serial     string // printable ASCII, may be empty
+	Serial     string // at most 64 printable ASCII characters, may be empty
 	Arch       Arch
 	Platform   Platform
 	IP         netip.Addr // what the machine believes its address is; may be invalid
@@ -37,9 +37,7 @@ func ParseRequest(q url.Values) (Request, error) {
 	if r.MAC, err = ParseMAC(q.Get("mac")); err != nil {
 		return Request{}, err
 	}
-	if r.Serial, err = parseSerial(q.Get("serial")); err != nil {
-		return Request{}, err
-	}
+	r.Serial = cleanSerial(q.Get("serial"))
 	if r.Arch, err = ParseArch(q.Get("arch")); err != nil {
 		return Request{}, err
 	}
@@ -78,15 +76,13 @@ func ParseMAC(s string) (string, error) {
 	return m.String(), nil
 }
 
-func parseSerial(s string) (string, error) {
-	s = strings.TrimSpace(s) // vendors pad it with blanks
-	if len(s) > maxSerial {
-		return "", fmt.Errorf("serial number is longer than %d characters", maxSerial)
+// cleanSerial makes a serial number fit for logs and consoles. It is a fact to
+// look at, not an identity, and vendors put anything into it: blanks and 0xFF
+// for padding, or whole sentences.
+func cleanSerial(s string) string {
+	for s != "" && (s[len(s)-1] == ' ' || s[len(s)-1] == 0xff) {
+		s = s[:len(s)-1]
 	}
-	for i := range len(s) {
-		if s[i] < ' ' || s[i] > '~' {
-			return "", fmt.Errorf("serial number %q holds a character that is not printable ASCII", s)
-		}
-	}
-	return s, nil
+	s = onePrintableLine(s)
+	return strings.TrimSpace(s[:min(len(s), maxSerial)])
 }

@@ -2,10 +2,12 @@ package boot
 
 import (
 	"fmt"
-	"io"
 	"strings"
 	"time"
 )
+
+// maxFollowed is of how many boots the first time is remembered.
+const maxFollowed = 10_000
 
 // Timeline prints events one line each, with the time since the first one of
 // the same boot. Its zero value is ready; it is not safe for concurrent use.
@@ -24,6 +26,9 @@ func (t *Timeline) Line(e Event) string {
 	if key == "" {
 		key = e.Addr.String()
 	}
+	if len(t.start) > maxFollowed { // a stream that is followed for months
+		clear(t.start)
+	}
 	if _, ok := t.start[key]; !ok {
 		t.start[key] = e.Time
 	}
@@ -35,19 +40,6 @@ func (t *Timeline) Line(e Event) string {
 		}
 	}
 	return strings.TrimRight(b.String(), " ")
-}
-
-// WriteTo prints a heading and all events.
-func (t *Timeline) WriteTo(w io.Writer, events []Event) error {
-	if _, err := fmt.Fprintln(w, Heading()); err != nil {
-		return err
-	}
-	for _, e := range events {
-		if _, err := fmt.Fprintln(w, t.Line(e)); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // Heading names the columns of Line.

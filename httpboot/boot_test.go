@@ -104,7 +104,7 @@ func TestOneBoot(t *testing.T) {
 	a = w.do(machine, http.MethodPost, "https://boot.test/ipxe/done", "Authorization", done)
 	require.Equal(t, http.StatusOK, a.status, "a lost answer may be asked for again")
 	w.event(boot.StageDone, "reported again")
-	require.Len(t, w.finished, 1)
+	require.Equal(t, []string{testUUID, testUUID}, w.finished, "the first report may have been cut short")
 
 	a = w.do(machine, http.MethodGet, "https://boot.test/ipxe/ignition", "Authorization", grant)
 	require.Equal(t, answer{http.StatusGone, "grant-burned\n", a.header}, a)
@@ -200,4 +200,23 @@ func (w *world) noSecrets(auth ...string) {
 		require.NotContains(w.t, w.log.String(), secret)
 		require.False(w.t, bytes.Contains(events, []byte(secret)))
 	}
+}
+
+func TestMachineWhoseFirstAnswerWasLostIsNotTurnedAway(t *testing.T) {
+	w := start(t)
+	c := w.client(client{cert: w.setCert()})
+	for range 3 { // the boot's id stays the same until it has been answered
+		a := w.do(c, http.MethodGet, "https://ipxe.test"+testQuery)
+		require.Contains(t, a.body, "\nkernel ", "it asks again and boots")
+	}
+	require.NotEmpty(t, w.grant(c))
+	a := w.do(c, http.MethodGet, "https://ipxe.test"+testQuery)
+	require.Contains(t, a.body, "(not-ready)", "an id for which a grant was minted is used up")
+}
+
+func TestMadeUpBootIDsAreNotRecorded(t *testing.T) {
+	w := start(t)
+	id := strings.Repeat("x", 8000)
+	require.Equal(t, http.StatusUnauthorized, w.do(w.client(client{}), http.MethodGet, "https://ipxe.test/ipxe/initrd/"+id).status)
+	require.Empty(t, w.event(boot.StageConfig, "no-certificate").Boot)
 }

@@ -1,20 +1,16 @@
 package httpboot
 
 import (
-	"fmt"
+	"errors"
 	"io"
 	"net/http"
 	"strings"
 	"time"
 )
 
-// A client that takes nothing for stallTimeout is cut off. The deadline is
-// renewed after every chunk, so a slow but steady download of any length ends
-// well (T7).
-const (
-	stallTimeout = 60 * time.Second
-	chunk        = 1 << 20
-)
+// stallTimeout is for a client that takes nothing. It is renewed at every
+// write, so a slow but steady download of any length ends well (T7).
+const stallTimeout = 60 * time.Second
 
 // serveContent sends a file with ETag, Range and HEAD, and returns how many
 // bytes of the body left. One range at most: a list of ranges is answered with
@@ -26,17 +22,20 @@ func serveContent(w http.ResponseWriter, req *http.Request, sha256 string, modif
 	h := w.Header()
 	h.Set("ETag", `"`+sha256+`"`)
 	h.Set("Content-Type", "application/octet-stream")
-	p := &paced{ResponseWriter: w, control: http.NewResponseController(w)}
-	http.ServeContent(p, req, "", modified, content)
-	if p.err != nil {
-		return p.sent, fmt.Errorf("client left after %d bytes: %w", p.sent, p.err)
+	to := &paced{ResponseWriter: w, control: http.NewResponseController(w)}
+	from := &watched{ReadSeeker: content}
+	http.ServeContent(to, req, "", modified, from)
+	switch {
+	case from.err != nil:
+		return to.sent, unavailable("image-unreadable", from.err)
+	case to.err != nil:
+		return to.sent, refuse(http.StatusRequestTimeout, "client-left", to.err)
 	}
-	return p.sent, nil
+	return to.sent, nil
 }
 
-// paced is a ResponseWriter that counts and renews the write deadline on
-// progress. It hands files down in chunks, so that plain HTTP still uses
-// sendfile.
+// paced is a ResponseWriter that counts, and renews the write deadline on
+// progress.
 type paced struct {
 	http.ResponseWriter
 	control *http.ResponseController
@@ -45,48 +44,24 @@ type paced struct {
 }
 
 func (p *paced) Write(b []byte) (int, error) {
-	if err := p.renew(); err != nil {
-		return 0, err
+	if p.err = p.control.SetWriteDeadline(time.Now().Add(stallTimeout)); p.err != nil {
+		return 0, p.err
 	}
 	n, err := p.ResponseWriter.Write(b)
 	p.sent, p.err = p.sent+int64(n), err
 	return n, err
 }
 
-// ReadFrom is how http.ServeContent hands over a file: as an
-// *io.LimitedReader. The standard library recognises one such wrapper around
-// an *os.File, not two, hence the unwrapping.
-func (p *paced) ReadFrom(src io.Reader) (int64, error) {
-	limit, ok := src.(*io.LimitedReader)
-	if !ok {
-		return io.Copy(writerOnly{p}, src)
-	}
-	var total int64
-	for limit.N > 0 {
-		if err := p.renew(); err != nil {
-			return total, err
-		}
-		part := &io.LimitedReader{R: limit.R, N: min(limit.N, chunk)}
-		n, err := io.Copy(p.ResponseWriter, part)
-		total, p.sent, limit.N = total+n, p.sent+n, limit.N-n
-		if err == nil && n == 0 {
-			err = io.ErrUnexpectedEOF
-		}
-		if err != nil {
-			p.err = err
-			return total, err
-		}
-	}
-	return total, nil
+// watched remembers why a file could not be read.
+type watched struct {
+	io.ReadSeeker
+	err error
 }
 
-func (p *paced) renew() error {
-	if err := p.control.SetWriteDeadline(time.Now().Add(stallTimeout)); err != nil {
-		p.err = err
-		return fmt.Errorf("renew write deadline: %w", err)
+func (f *watched) Read(b []byte) (int, error) {
+	n, err := f.ReadSeeker.Read(b)
+	if err != nil && !errors.Is(err, io.EOF) {
+		f.err = err
 	}
-	return nil
+	return n, err
 }
-
-// writerOnly hides ReadFrom from io.Copy.
-type writerOnly struct{ io.Writer }

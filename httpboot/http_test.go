@@ -2,14 +2,18 @@ package httpboot
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"os"
 	"strings"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -292,4 +296,68 @@ func TestStopLetsARunningDownloadEnd(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, res.Body.Close())
 	require.Len(t, body, 4<<20)
+}
+
+// faulty fails in all ways in which a file can.
+type faulty struct{ io.ReadSeeker }
+
+func (faulty) Read([]byte) (int, error) { return 0, errors.New("input/output error") }
+
+func TestWhoseFaultAnEndIs(t *testing.T) {
+	w := start(t)
+	open := w.server.Site.Image
+	c := w.client(client{cert: w.setCert()})
+	const url = "https://ipxe.test/ipxe/images/lab/vmlinuz"
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, http.NoBody)
+	require.NoError(t, err)
+	res, err := c.Do(req)
+	require.NoError(t, err)
+	require.NoError(t, res.Body.Close()) // in the middle of 4 MiB
+	w.event(boot.StageKernel, "client-left")
+
+	broken := start(t)
+	broken.server.Site.Image = func(image, file string) (ImageFile, bool) {
+		f, ok := open(image, file)
+		f.Open = func() (io.ReadSeeker, error) { return faulty{bytes.NewReader(make([]byte, 10))}, nil }
+		return f, ok
+	}
+	req, err = http.NewRequestWithContext(t.Context(), http.MethodGet, url, http.NoBody)
+	require.NoError(t, err)
+	res, err = broken.client(client{cert: broken.setCert()}).Do(req)
+	if err == nil {
+		_, err = io.ReadAll(res.Body)
+		require.NoError(t, res.Body.Close())
+	}
+	require.Error(t, err, "a part is not taken for the whole")
+	broken.event(boot.StageKernel, "input/output error")
+}
+
+// tired is a listener that is out of file descriptors for a while.
+type tired struct {
+	net.Listener
+	failures atomic.Int32
+}
+
+func (l *tired) Accept() (net.Conn, error) {
+	if l.failures.Add(-1) >= 0 {
+		return nil, syscall.EMFILE
+	}
+	return l.Listener.Accept()
+}
+
+func TestT04_FailedAcceptDoesNotEndTheServer(t *testing.T) {
+	w := start(t)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	plain, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	out := &tired{Listener: l}
+	out.failures.Store(3)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- w.server.Serve(ctx, plain, out) }()
+	w.secure = l.Addr().String()
+	require.Equal(t, http.StatusOK, w.do(w.client(client{cert: w.setCert()}), http.MethodGet, "https://ipxe.test"+testQuery).status)
+	cancel()
+	require.NoError(t, <-done)
 }

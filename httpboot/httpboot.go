@@ -10,10 +10,10 @@
 package httpboot
 
 import (
-	"context"
+	"io"
 	"log/slog"
 	"net/netip"
-	"os"
+	"sync"
 	"time"
 
 	"github.com/nestboot/nestboot/boot"
@@ -41,23 +41,22 @@ type Artifact struct {
 // ImageFile is one file of an image.
 type ImageFile struct {
 	Kernel   bool
-	Size     int64  // bytes
 	SHA256   string // hexadecimal
 	Modified time.Time
-	Open     func() (*os.File, error) // a reader with an offset of its own
+	Open     func() (io.ReadSeeker, error) // with an offset of its own
 }
 
 // Site is what the server asks the rest of the program. Each function is
 // called while a machine waits, so it answers from memory.
 type Site struct {
-	Inventory func() boot.Inventory                                             // what the operator has decided
-	Base      func() (ignition.Base, error)                                     // configuration that every machine gets; an error tells why there is none
-	Artifact  func(name string) (Artifact, bool)                                // by "<set>/<file>"
-	Image     func(image, file string) (ImageFile, bool)                        // by its URL's last two elements
-	Begin     func(r boot.Request) (bootID string)                              // the boot that an identified machine is in
-	Saw       func(ctx context.Context, r boot.Request, p boot.Plan, id string) // a machine was told p
-	Name      func(uuid string) (hostname string, ok bool)                      // of a machine that was seen
-	Done      func(ctx context.Context, uuid string)                            // a machine has phoned home
+	Inventory func() boot.Inventory                            // what the operator has decided
+	Base      func() (ignition.Base, error)                    // configuration that every machine gets; an error tells why there is none
+	Artifact  func(name string) (Artifact, bool)               // by "<set>/<file>"
+	Image     func(image, file string) (ImageFile, bool)       // by its URL's last two elements
+	Begin     func(r boot.Request) (bootID string)             // the boot that an identified machine is in
+	Saw       func(r boot.Request, p boot.Plan, bootID string) // a machine was told p
+	Name      func(uuid string) (hostname string, ok bool)     // of a machine that was seen
+	Done      func(uuid, bootID string)                        // a machine has phoned home
 	Record    func(e boot.Event)
 }
 
@@ -70,6 +69,8 @@ type Server struct {
 	Log       *slog.Logger
 	Now       func() time.Time
 	Grace     time.Duration // how long running answers may go on when the server stops
+
+	handlers sync.WaitGroup
 }
 
 // event is an Event with what every request knows.

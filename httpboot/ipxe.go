@@ -1,6 +1,7 @@
 package httpboot
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -69,7 +70,8 @@ func (s *Server) script(w http.ResponseWriter, req *http.Request) (err error) {
 	e.Boot = s.Site.Begin(question)
 	e.Machine, e.MAC = question.UUID, question.MAC
 	plan = s.prepare(req, plan, e.Boot, id, &e)
-	s.Site.Saw(req.Context(), question, plan, e.Boot)
+	s.Log.DebugContext(req.Context(), "plan made", "machine", question.UUID, "mac", question.MAC, "why", plan.Why)
+	s.Site.Saw(question, plan, e.Boot)
 	e.Name, e.Detail, e.Code = plan.Image.Name, string(plan.Action)+": "+plan.Reason, plan.Code
 	return s.answerPlan(w, req, &e, plan)
 }
@@ -84,7 +86,9 @@ func (s *Server) prepare(req *http.Request, plan boot.Plan, bootID string, id pk
 		e.Error = err.Error()
 		return plan.NotReady("its Ignition config cannot be made just now")
 	}
-	if err := s.Grants.Open(req.Context(), bootID, plan.Machine.UUID, id.Fingerprint); err != nil {
+	// Without the request's end: a machine that hangs up now asks again, and must
+	// not find its boot half opened.
+	if err := s.Grants.Open(context.WithoutCancel(req.Context()), bootID, plan.Machine.UUID, id.Fingerprint); err != nil {
 		e.Error = err.Error()
 		return plan.NotReady("its grant cannot be made just now")
 	}
@@ -125,7 +129,6 @@ func (s *Server) image(w http.ResponseWriter, req *http.Request, rest string) (e
 	if err != nil {
 		return unavailable("image-unreadable", err)
 	}
-	defer func() { err = errors.Join(err, r.Close()) }()
 	e.Bytes, err = serveContent(w, req, f.SHA256, f.Modified, r)
 	return err
 }
@@ -135,7 +138,7 @@ func (s *Server) image(w http.ResponseWriter, req *http.Request, rest string) (e
 // bytes differ at each request and Range makes no sense.
 func (s *Server) machineInitrd(w http.ResponseWriter, req *http.Request, bootID string) (err error) {
 	start := s.Now()
-	e := boot.Event{Boot: bootID}
+	e := boot.Event{}
 	defer func() { s.finish(&e, boot.StageConfig, req, start, err) }()
 	if err := only(req, http.MethodGet); err != nil {
 		return err
@@ -148,7 +151,7 @@ func (s *Server) machineInitrd(w http.ResponseWriter, req *http.Request, bootID 
 	if err != nil {
 		return grantRefusal(err)
 	}
-	e.Machine = machine
+	e.Boot, e.Machine = bootID, machine // not before: anybody can make up an id
 	body, err := s.renderInitrd(grant)
 	if err != nil {
 		return err

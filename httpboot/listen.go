@@ -3,8 +3,6 @@ package httpboot
 import (
 	"context"
 	"errors"
-	"fmt"
-	"io"
 	"net"
 	"net/netip"
 	"sync"
@@ -75,14 +73,6 @@ func (c *counted) Close() error {
 	return c.Conn.Close()
 }
 
-// ReadFrom keeps sendfile working through the wrapper.
-func (c *counted) ReadFrom(r io.Reader) (int64, error) {
-	if rf, ok := c.Conn.(io.ReaderFrom); ok {
-		return rf.ReadFrom(r)
-	}
-	return io.Copy(writerOnly{c.Conn}, r)
-}
-
 func remoteAddr(c net.Conn) netip.Addr {
 	ap, err := netip.ParseAddrPort(c.RemoteAddr().String())
 	if err != nil { // not an IP connection: tests with pipes
@@ -132,5 +122,3 @@ func closed(err error) bool { return errors.Is(err, net.ErrClosed) }
 func closeOnDone(ctx context.Context, l net.Listener) (stop func() bool) {
 	return context.AfterFunc(ctx, func() { _ = l.Close() }) // Accept reports it
 }
-
-func wrapAccept(err error) error { return fmt.Errorf("accept: %w", err) }

@@ -97,9 +97,9 @@ func (s *Server) done(w http.ResponseWriter, req *http.Request) (err error) {
 	}
 	if again {
 		e.Detail = "reported again"
-	} else {
-		s.Site.Done(req.Context(), session.Machine)
 	}
+	// Also when it reports again: the first report may have been cut short.
+	s.Site.Done(session.Machine, session.Boot)
 	return answerBytes(w, req, "text/plain; charset=utf-8", []byte("ok\n"))
 }
 

@@ -55,26 +55,26 @@ func (s *Server) Serve(ctx context.Context, plain, secure net.Listener) error {
 	case err = <-failed:
 	}
 	cancel()
-	err = errors.Join(err, s.shutdown(servers))
+	s.shutdown(servers)
 	running.Wait()
 	return err
 }
 
 // shutdown lets running answers end, and cuts off what takes longer than Grace.
-func (s *Server) shutdown(servers []*http.Server) error {
+// Then it waits for the handlers, which notice at their next write.
+func (s *Server) shutdown(servers []*http.Server) {
 	ctx, cancel := context.WithTimeout(context.Background(), s.Grace)
 	defer cancel()
-	errs := make([]error, len(servers))
-	var wg sync.WaitGroup
-	for i, srv := range servers {
-		wg.Go(func() {
+	var stopping sync.WaitGroup
+	for _, srv := range servers {
+		stopping.Go(func() {
 			if err := srv.Shutdown(ctx); err != nil {
-				errs[i] = errors.Join(fmt.Errorf("stop: answers were cut off: %w", err), srv.Close())
+				s.Log.Warn("answers were cut off at the stop", "err", errors.Join(err, srv.Close()))
 			}
 		})
 	}
-	wg.Wait()
-	return errors.Join(errs...)
+	stopping.Wait()
+	s.handlers.Wait()
 }
 
 type handler func(w http.ResponseWriter, req *http.Request) error
@@ -93,6 +93,8 @@ func (s *Server) httpServer(h handler) *http.Server {
 // handle turns an error of h into an answer, once, unless one has begun.
 func (s *Server) handle(h handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		s.handlers.Add(1)
+		defer s.handlers.Done()
 		s.setDeadlines(w, req)
 		answer := &begun{ResponseWriter: w}
 		err := s.safely(h, answer, req)
@@ -168,12 +170,6 @@ func (b *begun) WriteHeader(status int) {
 func (b *begun) Write(p []byte) (int, error) {
 	b.yes = true
 	return b.ResponseWriter.Write(p)
-}
-
-// ReadFrom keeps sendfile working through the wrapper.
-func (b *begun) ReadFrom(r io.Reader) (int64, error) {
-	b.yes = true
-	return io.Copy(b.ResponseWriter, r)
 }
 
 // Unwrap lets http.ResponseController find the connection.

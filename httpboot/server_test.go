@@ -118,14 +118,20 @@ func (w *world) site(t *testing.T) Site {
 			}
 			data, err := os.ReadFile(w.imagePath)
 			return ImageFile{
-				Kernel: true, Size: int64(len(data)), SHA256: digest(data), Modified: time.Unix(1_700_000_000, 0),
-				Open: func() (*os.File, error) { return os.Open(w.imagePath) },
+				Kernel: true, SHA256: digest(data), Modified: time.Unix(1_700_000_000, 0),
+				Open: func() (io.ReadSeeker, error) {
+					f, err := os.Open(w.imagePath)
+					if err == nil {
+						t.Cleanup(func() { _ = f.Close() })
+					}
+					return f, err
+				},
 			}, err == nil || os.IsNotExist(err)
 		},
 		Begin: func(boot.Request) string { return "b00t" },
-		Saw:   func(context.Context, boot.Request, boot.Plan, string) {},
+		Saw:   func(boot.Request, boot.Plan, string) {},
 		Name:  func(string) (string, bool) { return "node1", true },
-		Done: func(_ context.Context, uuid string) {
+		Done: func(uuid, _ string) {
 			w.mu.Lock()
 			defer w.mu.Unlock()
 			w.finished = append(w.finished, uuid)

@@ -54,15 +54,34 @@ func (s *Server) tlsConfig(auth tls.ClientAuthType) *tls.Config {
 func (s *Server) acceptTLS(ctx context.Context, l net.Listener, hosts map[string]*vhost) error {
 	var running sync.WaitGroup
 	defer running.Wait()
-	for {
+	for pause := minPause; ; {
 		c, err := l.Accept()
 		if closed(err) {
 			return nil
 		}
-		if err != nil {
-			return wrapAccept(err)
+		if err != nil { // out of file descriptors or memory: that passes, and boots must go on
+			s.Log.WarnContext(ctx, "connection was not accepted", "addr", l.Addr().String(), "err", err)
+			wait(ctx, pause)
+			pause = min(2*pause, maxPause)
+			continue
 		}
+		pause = minPause
 		running.Go(func() { s.handshake(ctx, c, hosts) })
+	}
+}
+
+// The pause after a connection could not be accepted.
+const (
+	minPause = 5 * time.Millisecond
+	maxPause = time.Second
+)
+
+func wait(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
 	}
 }
 
@@ -102,7 +121,7 @@ func (s *Server) recordTLS(host *vhost, hello *tls.ClientHelloInfo, c *tls.Conn,
 		return
 	}
 	e := s.event(boot.StageTLS, remoteAddr(c), start)
-	e.Name = hello.ServerName
+	e.Name = hello.ServerName[:min(len(hello.ServerName), maxName)]
 	if err != nil {
 		e.Code, e.Error = "tls-failed", explainTLS(err)
 	} else {
@@ -110,6 +129,9 @@ func (s *Server) recordTLS(host *vhost, hello *tls.ClientHelloInfo, c *tls.Conn,
 	}
 	s.Site.Record(e)
 }
+
+// maxName is the length of a DNS name; a ClientHello may hold a longer one.
+const maxName = 253
 
 func describeTLS(state tls.ConnectionState) string {
 	client := "no client certificate"

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -96,27 +97,27 @@ func (i *Image) Close() error {
 	return err
 }
 
-// Reader opens the file anew, with an offset of its own, so that the kernel can
-// send it to a socket without a copy. The caller closes it.
-func (f *File) Reader() (*os.File, error) {
-	r, err := os.Open(fmt.Sprintf("/proc/self/fd/%d", f.file.Fd()))
+// Reader reads the file from its beginning, with an offset of its own.
+func (f *File) Reader() (*io.SectionReader, error) {
+	now, err := f.file.Stat()
 	if err != nil {
-		return nil, fmt.Errorf("reopen %s: %w", f.file.Name(), err)
-	}
-	now, err := r.Stat()
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("stat %s: %w", f.file.Name(), err), r.Close())
+		return nil, fmt.Errorf("stat %s: %w", f.file.Name(), err)
 	}
 	if now.Size() != f.Size || !now.ModTime().Equal(f.Modified) {
-		return nil, errors.Join(fmt.Errorf("%s was changed in place after it was digested: restart bootd to take the new file", f.file.Name()), r.Close())
+		return nil, fmt.Errorf("%s was changed in place after it was digested: reload or restart bootd to take it as it is now", f.file.Name())
 	}
-	return r, nil
+	return io.NewSectionReader(f.file, 0, f.Size), nil
 }
 
 func openFile(ctx context.Context, path, name string) (*File, error) {
 	file, err := os.Open(path)
-	if err != nil {
-		return nil, fmt.Errorf("open: %w", err)
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		return nil, fmt.Errorf("%w: make it readable for the user that bootd runs as", err)
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, fmt.Errorf("%w: put it there or correct the path", err)
+	case err != nil:
+		return nil, err
 	}
 	f, err := digest(ctx, file, name)
 	if err != nil {
@@ -131,9 +132,9 @@ func digest(ctx context.Context, file *os.File, name string) (*File, error) {
 	case err != nil:
 		return nil, fmt.Errorf("stat: %w", err)
 	case !st.Mode().IsRegular():
-		return nil, errors.New("not a regular file")
+		return nil, errors.New("not a regular file: name the file itself")
 	case st.Size() == 0:
-		return nil, errors.New("the file is empty")
+		return nil, errors.New("the file is empty: download it again")
 	}
 	h := sha256.New()
 	if _, err := io.Copy(h, contextReader{ctx, file}); err != nil {

@@ -79,7 +79,7 @@ func TestOpenRefuses(t *testing.T) {
 		spec Spec
 		want string
 	}{
-		"missing kernel": {Spec{Name: "lab", Kernel: filepath.Join(dir, "gone")}, "image lab: kernel: open: open " + filepath.Join(dir, "gone")},
+		"missing kernel": {Spec{Name: "lab", Kernel: filepath.Join(dir, "gone")}, "image lab: kernel: open " + filepath.Join(dir, "gone")},
 		"missing initrd": {Spec{Name: "lab", Kernel: good, Initrds: []string{filepath.Join(dir, "gone")}}, "image lab: initrd:"},
 		"directory":      {Spec{Name: "lab", Kernel: dir}, "not a regular file"},
 		"empty":          {Spec{Name: "lab", Kernel: empty}, "the file is empty"},
@@ -102,6 +102,5 @@ func read(t *testing.T, f *File) string {
 	require.NoError(t, err)
 	data, err := io.ReadAll(r)
 	require.NoError(t, err)
-	require.NoError(t, r.Close())
 	return string(data)
 }

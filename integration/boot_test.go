@@ -109,6 +109,9 @@ func wholeTimeline(events []boot.Event, m lab.Machine) error {
 			if e.Stage != boot.StageTFTPRequest && e.Duration <= 0 {
 				problems = append(problems, fmt.Errorf("boot %s: stage %s has no duration", id, e.Stage))
 			}
+			if e.Machine != "" && e.MAC != m.MAC {
+				problems = append(problems, fmt.Errorf("boot %s: stage %s cannot be found by its MAC address", id, e.Stage))
+			}
 		}
 		if len(missing) == 0 {
 			return errors.Join(problems...)

@@ -8,10 +8,11 @@ import (
 	"time"
 )
 
-// A boot that nobody has heard of for idleBoot is over, and at most maxBoots
-// are remembered: anybody can make one with a single UDP packet.
+// A boot that nobody has heard of for idleBoot is over: longer than the
+// slowest download of an image. At most maxBoots are remembered, because
+// anybody can make one with a single UDP packet.
 const (
-	idleBoot = 10 * time.Minute
+	idleBoot = time.Hour
 	maxBoots = 8192
 )
 

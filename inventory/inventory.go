@@ -9,9 +9,11 @@ package inventory
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"strconv"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -25,8 +27,8 @@ const (
 	lastIDKey     = "machine-ids/last"
 )
 
-// maxNames bounds the names that are remembered beside the register.
-const maxNames = 65_536
+// maxMachines bounds the register: whoever holds a set's key can make up UUIDs.
+const maxMachines = 100_000
 
 // Status of a machine as operators see it.
 const (
@@ -55,158 +57,116 @@ type Record struct {
 	LastSeen  time.Time     `json:"last_seen"`
 }
 
-// Machines is the register of machines that have been seen.
+// Machines is the register of machines that have been seen. What a machine
+// does is known at once and written by Run, so that no machine waits for a
+// disk; while the store refuses to write, it is kept and written later.
 type Machines struct {
 	store  *store.Store
 	mirror *store.Mirror
+	log    *slog.Logger
+	wake   chan struct{}
 
-	// names are the host names that machines were last told, so that a machine
-	// gets its Ignition config even when it could not be written down.
-	mu    sync.Mutex
-	names map[string]string // by UUID
+	mu      sync.Mutex
+	pending map[string]Record // not written yet, by UUID
+	count   int               // of all machines
 }
 
 // OpenMachines reads the register. It is kept up to date for as long as s is
 // open.
-func OpenMachines(s *store.Store) (*Machines, error) {
-	m, err := s.Mirror(context.Background(), machinePrefix)
+func OpenMachines(s *store.Store, log *slog.Logger) (*Machines, error) {
+	mirror, err := s.Mirror(context.Background(), machinePrefix)
 	if err != nil {
 		return nil, fmt.Errorf("read machines: %w", err)
 	}
-	return &Machines{store: s, mirror: m, names: map[string]string{}}, nil
+	m := &Machines{store: s, mirror: mirror, log: log, wake: make(chan struct{}, 1), pending: map[string]Record{}}
+	list, err := m.List()
+	if err != nil {
+		return nil, err
+	}
+	m.count = len(list)
+	return m, nil
 }
 
-// Name is the host name that a machine was last told.
-func (m *Machines) Name(uuid string) (string, bool) {
+// Get is what is known of a machine.
+func (m *Machines) Get(uuid string) (Record, bool) {
 	m.mu.Lock()
-	name, ok := m.names[uuid]
-	m.mu.Unlock()
-	if ok {
-		return name, true
+	defer m.mu.Unlock()
+	return m.get(uuid)
+}
+
+func (m *Machines) get(uuid string) (Record, bool) {
+	if rec, ok := m.pending[uuid]; ok {
+		return rec, true
 	}
 	e, ok := m.mirror.Get(machinePrefix + uuid)
 	if !ok {
-		return "", false
+		return Record{}, false
 	}
 	rec, err := decode(e.Value)
-	return rec.Name, err == nil && rec.Name != ""
+	return rec, err == nil
 }
 
-// remember keeps a name in memory. The register has it too unless it cannot be
-// written, so forgetting all of them now and then costs little.
-func (m *Machines) remember(uuid, name string) {
+// Saw takes down that a machine asked to boot and what it was told. Above
+// maxMachines an unknown one is not registered, which is an error; it boots
+// all the same.
+func (m *Machines) Saw(r boot.Request, p boot.Plan, bootID string, now time.Time) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if len(m.names) >= maxNames {
-		clear(m.names)
+	rec, known := m.get(r.UUID)
+	if !known && m.count >= maxMachines {
+		return fmt.Errorf("machine %s is not registered: there are %d already", r.UUID, m.count)
 	}
-	m.names[uuid] = name
+	if !known {
+		m.count++
+		rec.FirstSeen = now.UTC()
+	}
+	rec.UUID, rec.Name, rec.Status = r.UUID, p.Machine.Name, status(p.Action)
+	rec.MAC, rec.Serial, rec.Arch, rec.Platform = r.MAC, r.Serial, r.Arch, r.Platform
+	rec.Addr, rec.Set, rec.Image = r.Addr.String(), r.Credential.Set, p.Image.Name
+	rec.LastBoot, rec.LastSeen = bootID, now.UTC()
+	m.put(rec)
+	return nil
 }
 
-// Saw writes down that a machine asked to boot and what it was told. A machine
-// that was never seen gets the next number.
-func (m *Machines) Saw(ctx context.Context, r boot.Request, p boot.Plan, bootID string, now time.Time) error {
-	change := func(rec *Record) {
-		rec.UUID, rec.Name, rec.Status = r.UUID, p.Machine.Name, status(p.Action)
-		rec.MAC, rec.Serial, rec.Arch, rec.Platform = r.MAC, r.Serial, r.Arch, r.Platform
-		rec.Addr, rec.Set, rec.Image = r.Addr.String(), r.Credential.Set, p.Image.Name
-		rec.LastBoot, rec.LastSeen = bootID, now.UTC()
-		if rec.FirstSeen.IsZero() {
-			rec.FirstSeen = now.UTC()
-		}
+// Done takes down that a machine has phoned home from a boot. A report of an
+// earlier boot than its last changes nothing.
+func (m *Machines) Done(uuid, bootID string, now time.Time) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	rec, known := m.get(uuid)
+	if !known || rec.LastBoot != bootID || rec.Status == StatusReady {
+		return
 	}
-	m.remember(r.UUID, p.Machine.Name)
-	if _, ok := m.mirror.Get(machinePrefix + r.UUID); ok {
-		return m.update(ctx, r.UUID, change)
-	}
-	return m.create(ctx, r.UUID, change)
+	rec.Status, rec.LastSeen = StatusReady, now.UTC()
+	m.put(rec)
 }
 
-// Done writes down that a machine has phoned home.
-func (m *Machines) Done(ctx context.Context, uuid string, now time.Time) error {
-	return m.update(ctx, uuid, func(rec *Record) { rec.Status, rec.LastSeen = StatusReady, now.UTC() })
+func (m *Machines) put(rec Record) {
+	m.pending[rec.UUID] = rec
+	select {
+	case m.wake <- struct{}{}:
+	default: // Run knows already
+	}
 }
 
 // List is all machines that have been seen, in the order of their UUIDs, from
-// memory.
+// memory. One that could not be written yet has no number.
 func (m *Machines) List() ([]Record, error) {
-	entries := m.mirror.List(machinePrefix)
-	out := make([]Record, 0, len(entries))
-	for _, e := range entries {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	byUUID := maps.Clone(m.pending)
+	for _, e := range m.mirror.List(machinePrefix) {
 		rec, err := decode(e.Value)
 		if err != nil {
 			return nil, fmt.Errorf("machine %s: %w", e.Key, err)
 		}
-		out = append(out, rec)
-	}
-	return out, nil
-}
-
-// create allots a number and writes the machine in one transaction.
-func (m *Machines) create(ctx context.Context, uuid string, change func(*Record)) error {
-	for range 16 {
-		last, rev, err := m.lastID(ctx)
-		if err != nil {
-			return err
-		}
-		rec := Record{ID: last + 1}
-		change(&rec)
-		value, err := json.Marshal(rec)
-		if err != nil {
-			return fmt.Errorf("encode machine %s: %w", uuid, err)
-		}
-		_, err = m.store.Commit(ctx, store.Txn{
-			If: []store.Condition{store.Unchanged(lastIDKey, rev), store.Unchanged(machinePrefix+uuid, 0)},
-			Then: []store.Op{
-				store.Set(lastIDKey, strconv.AppendInt(nil, rec.ID, 10)),
-				store.Set(machinePrefix+uuid, value),
-			},
-		})
-		if err == nil || !errors.Is(err, store.ErrConflict) {
-			return wrap(uuid, err)
-		}
-		// Somebody else took the number, or registered this machine first.
-		if _, err := m.store.Get(ctx, machinePrefix+uuid); err == nil {
-			return m.update(ctx, uuid, change)
+		if _, newer := byUUID[rec.UUID]; !newer {
+			byUUID[rec.UUID] = rec
 		}
 	}
-	return fmt.Errorf("register machine %s: too many machines register at once", uuid)
-}
-
-func (m *Machines) lastID(ctx context.Context) (id, revision int64, err error) {
-	e, err := m.store.Get(ctx, lastIDKey)
-	if errors.Is(err, store.ErrNotFound) {
-		return 0, 0, nil
-	}
-	if err != nil {
-		return 0, 0, fmt.Errorf("read last machine number: %w", err)
-	}
-	if id, err = strconv.ParseInt(string(e.Value), 10, 64); err != nil {
-		return 0, 0, fmt.Errorf("last machine number %q is damaged: %w", e.Value, err)
-	}
-	return id, e.Revision, nil
-}
-
-func (m *Machines) update(ctx context.Context, uuid string, change func(*Record)) error {
-	_, err := m.store.Update(ctx, machinePrefix+uuid, func(old []byte) ([]byte, error) {
-		if old == nil {
-			return nil, fmt.Errorf("machine %s is not registered", uuid)
-		}
-		rec, err := decode(old)
-		if err != nil {
-			return nil, err
-		}
-		change(&rec)
-		return json.Marshal(rec)
-	})
-	return wrap(uuid, err)
-}
-
-func wrap(uuid string, err error) error {
-	if err != nil {
-		return fmt.Errorf("write machine %s: %w", uuid, err)
-	}
-	return nil
+	out := slices.Collect(maps.Values(byUUID))
+	slices.SortFunc(out, func(a, b Record) int { return strings.Compare(a.UUID, b.UUID) })
+	return append([]Record{}, out...), nil
 }
 
 func decode(value []byte) (Record, error) {

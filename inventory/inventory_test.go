@@ -41,63 +41,107 @@ func plan(name string) boot.Plan {
 	return boot.Plan{Action: boot.ActBoot, Machine: boot.Machine{Name: name}, Image: boot.Image{Name: "flatcar"}}
 }
 
+func openMachines(t *testing.T, s *store.Store) *Machines {
+	t.Helper()
+	m, err := OpenMachines(s, slog.New(slog.DiscardHandler))
+	require.NoError(t, err)
+	return m
+}
+
+// written lets the register write what waits, as at a stop.
+func (m *Machines) written(t *testing.T) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	m.Run(ctx)
+	require.Empty(t, m.pending)
+}
+
 func TestMachines(t *testing.T) {
 	s := openStore(t, t.TempDir())
-	m, err := OpenMachines(s)
-	require.NoError(t, err)
-	_, known := m.Name(uuidOf(1))
+	m := openMachines(t, s)
+	_, known := m.Get(uuidOf(1))
 	require.False(t, known)
-	require.NoError(t, m.Saw(t.Context(), request(1), plan("node1"), "b1", t0))
-	require.NoError(t, m.Saw(t.Context(), request(1), plan("node1b"), "b2", t0.Add(time.Hour)))
-	require.NoError(t, m.Done(t.Context(), uuidOf(1), t0.Add(2*time.Hour)))
-	require.ErrorContains(t, m.Done(t.Context(), uuidOf(9), t0), "is not registered")
+	require.NoError(t, m.Saw(request(1), plan("node1"), "b1", t0))
+	rec, known := m.Get(uuidOf(1))
+	require.True(t, known, "at once, not when it has been written")
+	require.Equal(t, "node1", rec.Name)
+	m.written(t)
+	require.NoError(t, m.Saw(request(1), plan("node1b"), "b2", t0.Add(time.Hour)))
+	m.Done(uuidOf(1), "b1", t0.Add(90*time.Minute))
+	rec, _ = m.Get(uuidOf(1))
+	require.Equal(t, StatusBooting, rec.Status, "a late report of an earlier boot changes nothing")
+	m.Done(uuidOf(1), "b2", t0.Add(2*time.Hour))
+	m.Done(uuidOf(9), "b2", t0)
+	m.written(t)
 
-	again, err := OpenMachines(s) // as after a restart
-	require.NoError(t, err)
-	list, err := again.List()
+	list, err := openMachines(t, s).List() // as after a restart
 	require.NoError(t, err)
 	require.Equal(t, []Record{{
 		ID: 1, UUID: uuidOf(1), Name: "node1b", Status: StatusReady, MAC: "52:54:00:00:00:01", Serial: "S1",
 		Arch: boot.AMD64, Platform: boot.EFI, Addr: "10.77.0.57", Set: "rack1", Image: "flatcar", LastBoot: "b2",
 		FirstSeen: t0, LastSeen: t0.Add(2 * time.Hour),
 	}}, list)
-	name, known := again.Name(uuidOf(1))
-	require.True(t, known)
-	require.Equal(t, "node1b", name)
 }
 
 func TestMachinesRegisterAtOnce(t *testing.T) {
-	m, err := OpenMachines(openStore(t, t.TempDir()))
-	require.NoError(t, err)
-	const n = 8
-	var wg sync.WaitGroup
-	errs := make([]error, 2*n)
-	for i := range errs {
-		wg.Go(func() { errs[i] = m.Saw(t.Context(), request(i%n), plan("n"), "b", t0) })
+	m := openMachines(t, openStore(t, t.TempDir()))
+	ctx, cancel := context.WithCancel(t.Context())
+	var running, seeing sync.WaitGroup
+	running.Go(func() { m.Run(ctx) })
+	const n = 50
+	for i := range 3 * n {
+		seeing.Go(func() {
+			if err := m.Saw(request(i%n), plan("n"), "b", t0); err != nil {
+				t.Error(err)
+			}
+		})
 	}
-	wg.Wait()
-	for _, err := range errs {
-		require.NoError(t, err)
-	}
+	seeing.Wait()
+	cancel()
+	running.Wait()
 	list, err := m.List()
 	require.NoError(t, err)
 	ids := map[int64]bool{}
 	for _, r := range list {
+		require.Positive(t, r.ID)
 		ids[r.ID] = true
 	}
 	require.Len(t, ids, n, "each machine has a number of its own, and no number is used twice")
 }
 
-func TestMachineHasItsNameEvenWhenItCouldNotBeWrittenDown(t *testing.T) {
-	s, err := store.Open(t.Context(), store.Config{Dir: t.TempDir()})
+func TestMachinesWaitForTheStore(t *testing.T) {
+	s, err := store.Open(t.Context(), store.Config{Dir: t.TempDir(), Reserve: 1 << 60}) // as on a full disk
 	require.NoError(t, err)
-	m, err := OpenMachines(s)
+	defer func() { require.NoError(t, s.Close()) }()
+	m := openMachines(t, s)
+	require.NoError(t, m.Saw(request(1), plan("node1"), "b1", t0))
+	require.ErrorIs(t, m.flush(t.Context()), store.ErrNoSpace)
+	list, err := m.List()
 	require.NoError(t, err)
-	require.NoError(t, s.Close())
-	require.ErrorIs(t, m.Saw(t.Context(), request(1), plan("node1"), "b1", t0), store.ErrUnavailable)
-	name, known := m.Name(uuidOf(1))
-	require.True(t, known)
-	require.Equal(t, "node1", name)
+	require.Len(t, list, 1)
+	require.Zero(t, list[0].ID)
+	require.Equal(t, "node1", list[0].Name)
+}
+
+func TestMachinesWriteWhoseAnswerWasLost(t *testing.T) {
+	m := openMachines(t, openStore(t, t.TempDir()))
+	require.NoError(t, m.Saw(request(1), plan("node1"), "b1", t0))
+	lost := m.pending[uuidOf(1)]
+	m.written(t)
+	m.put(lost) // written, but nobody heard of it
+	m.written(t)
+	list, err := m.List()
+	require.NoError(t, err)
+	require.EqualValues(t, 1, list[0].ID, "it keeps its number")
+}
+
+func TestRegisterIsBounded(t *testing.T) {
+	m := openMachines(t, openStore(t, t.TempDir()))
+	require.NoError(t, m.Saw(request(1), plan("node1"), "b1", t0))
+	m.count = maxMachines
+	require.ErrorContains(t, m.Saw(request(2), plan("node2"), "b1", t0), "there are 100000 already")
+	require.NoError(t, m.Saw(request(1), plan("node1"), "b2", t0), "a known machine goes on")
 }
 
 func TestOrganizationStaysTheSame(t *testing.T) {
@@ -126,7 +170,7 @@ func TestBootsTieTheStepsOfOneMachineTogether(t *testing.T) {
 	require.NotEqual(t, id, next, "a machine that was sent an image and asks again has started over")
 	other := b.Begin(addr, uuidOf(2), "m2", t0.Add(5*time.Second))
 	require.NotEqual(t, next, other, "another machine at the address is another boot")
-	later, _, _ := b.At(addr, t0.Add(time.Hour))
+	later, _, _ := b.At(addr, t0.Add(2*time.Hour))
 	require.NotEqual(t, other, later, "an idle boot is over")
 }
 
@@ -203,7 +247,7 @@ func TestJournalForgetsOldEvents(t *testing.T) {
 	require.NoError(t, err)
 	stored := keepEvents + trimBatch
 	for n := range stored {
-		j.Record(boot.Event{Stage: boot.StageDone, Boot: "b"}, t0.Add(time.Duration(n)*time.Second))
+		j.Record(boot.Event{Stage: boot.StageDone, Boot: "b", Machine: uuidOf(1)}, t0.Add(time.Duration(n)*time.Second))
 		if n%1000 == 0 || n == stored-1 {
 			j.write(t.Context())
 		}
@@ -216,13 +260,45 @@ func TestJournalForgetsOldEvents(t *testing.T) {
 	require.Zero(t, j.dropped)
 }
 
+func TestT04_FloodDoesNotPushBootsOutOfTheJournal(t *testing.T) {
+	counted := 0
+	j, err := OpenJournal(t.Context(), openStore(t, t.TempDir()), slog.New(slog.DiscardHandler), func(boot.Event) { counted++ })
+	require.NoError(t, err)
+	j.Record(boot.Event{Stage: boot.StageScript, Boot: "b", Machine: uuidOf(1)}, t0)
+	addr := netip.MustParseAddr("10.0.0.1")
+	for range 2 * keepEvents {
+		addr = addr.Next()
+		j.Record(boot.Event{Stage: boot.StageTFTPRequest, Addr: addr}, t0)
+	}
+	events := j.Since(0)
+	require.Len(t, events, namelessBurst+1)
+	require.Equal(t, boot.StageScript, events[0].Stage)
+	require.Equal(t, 2*keepEvents+1, counted, "what is not recorded is counted")
+	j.Record(boot.Event{Stage: boot.StageDone, Boot: "b", Machine: uuidOf(1)}, t0)
+	require.Equal(t, boot.StageDone, j.Since(0)[namelessBurst+1].Stage, "known machines go on being recorded")
+}
+
+func TestEventsAreBounded(t *testing.T) {
+	s := openStore(t, t.TempDir())
+	j, err := OpenJournal(t.Context(), s, slog.New(slog.DiscardHandler), nil)
+	require.NoError(t, err)
+	huge := strings.Repeat("&<\xff", 10_000)
+	for range writeBatch {
+		j.Record(boot.Event{Stage: boot.Stage("tls"), Boot: huge, Machine: huge, MAC: huge, Name: huge, Code: huge, Error: huge, Detail: huge}, t0)
+	}
+	j.write(t.Context())
+	entries, err := s.List(t.Context(), eventPrefix)
+	require.NoError(t, err)
+	require.Len(t, entries, writeBatch, "no batch is too large for the store")
+}
+
 func TestJournalCutsOffASlowListener(t *testing.T) {
 	j, err := OpenJournal(t.Context(), openStore(t, t.TempDir()), slog.New(slog.DiscardHandler), nil)
 	require.NoError(t, err)
 	_, next, stop := j.Follow(0)
 	defer stop()
 	for range listenerLength + 1 {
-		j.Record(boot.Event{Stage: boot.StageDone, Boot: "b"}, t0)
+		j.Record(boot.Event{Stage: boot.StageDone, Boot: "b", Machine: uuidOf(1)}, t0)
 	}
 	n := 0
 	for range next {

@@ -5,9 +5,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
-	"strconv"
+	"strings"
 	"sync"
 	"time"
+
+	"golang.org/x/time/rate"
 
 	"github.com/nestboot/nestboot/boot"
 	"github.com/nestboot/nestboot/store"
@@ -26,6 +28,14 @@ const (
 	writeEvery  = 200 * time.Millisecond
 	// listenerLength is how far a listener may fall behind before it is cut off.
 	listenerLength = 1_024
+	// Anybody can cause events without being a known machine. namelessBurst of
+	// them, more than a large site makes when its power comes back, and then
+	// namelessRate a second are recorded, so that a flood does not push real
+	// boots out (T4); what is over that is only counted.
+	namelessBurst = keepEvents / 2
+	namelessRate  = 5
+	// maxText bounds what a client can put into one event.
+	maxText = 400
 )
 
 // Journal records what happens on the way of each machine: every event is
@@ -34,17 +44,18 @@ const (
 type Journal struct {
 	Boots *Boots
 
-	store   *store.Store
-	log     *slog.Logger
-	observe func(boot.Event)
-	queue   chan boot.Event
+	store    *store.Store
+	log      *slog.Logger
+	observe  func(boot.Event)
+	queue    chan boot.Event
+	nameless *rate.Limiter // of events that belong to no known machine
 
 	mu        sync.Mutex
 	lastID    int64
 	recent    []boot.Event // the last keepEvents, oldest first
 	listeners map[chan boot.Event]struct{}
 	expired   []int64 // numbers of events that were forgotten but are still stored
-	dropped   int64   // events that will never be stored, since it was last said
+	dropped   int64   // events that are not stored, since it was last said
 }
 
 // OpenJournal reads the stored events. observe is called with each new one
@@ -57,6 +68,7 @@ func OpenJournal(ctx context.Context, s *store.Store, log *slog.Logger, observe 
 	j := &Journal{
 		Boots: NewBoots(), store: s, log: log, observe: observe,
 		queue: make(chan boot.Event, queueLength), listeners: map[chan boot.Event]struct{}{},
+		nameless: rate.NewLimiter(namelessRate, namelessBurst),
 	}
 	for _, e := range entries {
 		var ev boot.Event
@@ -83,11 +95,32 @@ func (j *Journal) Record(e boot.Event, now time.Time) {
 			e.Machine, e.MAC = machine, mac
 		}
 	}
-	j.publish(&e)
-	j.logEvent(e)
+	for _, s := range []*string{&e.Boot, &e.Machine, &e.MAC, &e.Name, &e.Code, &e.Error, &e.Detail} {
+		*s = clip(*s)
+	}
 	if j.observe != nil {
 		j.observe(e)
 	}
+	if e.Machine == "" && !j.nameless.AllowN(now, 1) {
+		j.countDropped()
+		return
+	}
+	j.publish(&e)
+	j.logEvent(e)
+}
+
+// clip bounds a text that a client may have chosen.
+func clip(s string) string {
+	if len(s) <= maxText {
+		return s
+	}
+	return strings.ToValidUTF8(s[:maxText], "") + "..."
+}
+
+func (j *Journal) countDropped() {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.dropped++
 }
 
 // publish numbers the event and hands it to memory, listeners and the store's
@@ -174,7 +207,7 @@ func (j *Journal) Run(ctx context.Context) {
 // write stores all that waits, a transaction per writeBatch events.
 func (j *Journal) write(ctx context.Context) {
 	if n := j.takeDropped(); n > 0 {
-		j.log.WarnContext(ctx, "events were not stored: the store did not keep up", "count", n)
+		j.log.WarnContext(ctx, "events were not recorded: there were too many at once", "count", n)
 	}
 	for {
 		ops := j.takeBatch()
@@ -237,7 +270,7 @@ func (j *Journal) logEvent(e boot.Event) {
 		}
 	}
 	if e.Bytes > 0 {
-		attrs = append(attrs, slog.String("bytes", strconv.FormatInt(e.Bytes, 10)))
+		attrs = append(attrs, slog.Int64("bytes", e.Bytes))
 	}
 	if e.Duration > 0 {
 		attrs = append(attrs, slog.Duration("dur", e.Duration))

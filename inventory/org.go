@@ -15,16 +15,16 @@ const orgKey = "organization"
 // Organization is the UUID of this installation's one organization, made on
 // the first start. API paths carry it.
 func Organization(ctx context.Context, s *store.Store) (string, error) {
-	_, err := s.Commit(ctx, store.Txn{
-		If:   []store.Condition{store.Unchanged(orgKey, 0)},
-		Then: []store.Op{store.Set(orgKey, []byte(uuid.NewString()))},
-	})
-	if err != nil && !errors.Is(err, store.ErrConflict) {
-		return "", fmt.Errorf("make organization: %w", err)
-	}
 	e, err := s.Get(ctx, orgKey)
-	if err != nil {
+	if err == nil {
+		return string(e.Value), nil
+	}
+	if !errors.Is(err, store.ErrNotFound) {
 		return "", fmt.Errorf("read organization: %w", err)
 	}
-	return string(e.Value), nil
+	id := uuid.NewString()
+	if _, err := s.Put(ctx, orgKey, []byte(id)); err != nil {
+		return "", fmt.Errorf("make organization: %w", err)
+	}
+	return id, nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 
 	"github.com/nestboot/nestboot/artifact"
@@ -20,7 +21,7 @@ import (
 type catalogue struct {
 	inventory boot.Inventory
 	images    map[string]*images.Image
-	base      ignition.Base
+	base      *ignition.Base // nil when there is no Butane file
 }
 
 // openCatalogue opens every image and compiles the Butane file. All faults are
@@ -59,9 +60,11 @@ func (c *catalogue) compile(path string) error {
 	if err != nil {
 		return fmt.Errorf("butane: %w", err)
 	}
-	if c.base, err = ignition.Compile(data); err != nil {
+	base, err := ignition.Compile(data)
+	if err != nil {
 		return fmt.Errorf("butane %s: %w", path, err)
 	}
+	c.base = &base
 	return nil
 }
 
@@ -83,7 +86,8 @@ func (c *catalogue) file(image, name string) (httpboot.ImageFile, bool) {
 	if !ok {
 		return httpboot.ImageFile{}, false
 	}
-	return httpboot.ImageFile{Kernel: kernel, Size: f.Size, SHA256: f.SHA256, Modified: f.Modified, Open: f.Reader}, true
+	open := func() (io.ReadSeeker, error) { return f.Reader() }
+	return httpboot.ImageFile{Kernel: kernel, SHA256: f.SHA256, Modified: f.Modified, Open: open}, true
 }
 
 func bootImage(i Image, img *images.Image) boot.Image {

@@ -51,7 +51,7 @@ type Config struct {
 	// Log says what is logged, and how.
 	Log Log `yaml:"log"`
 	// Grace is how many seconds running transfers may go on after a stop is
-	// asked for. Default: 30.
+	// asked for, 1 to 3600. Default: 30.
 	Grace int `yaml:"grace_seconds"`
 }
 
@@ -178,8 +178,8 @@ func (c Config) Validate() error {
 			add("artifacts.expose_key_over: %q is neither tftp nor http", p)
 		}
 	}
-	if c.Grace < 0 || c.Grace > 3600 {
-		add("grace_seconds: %d is not between 0 and 3600", c.Grace)
+	if c.Grace < 1 || c.Grace > 3600 {
+		add("grace_seconds: %d is not between 1 and 3600", c.Grace)
 	}
 	if c.Reserve < 1 {
 		add("reserve_mib: %d is less than 1", c.Reserve)

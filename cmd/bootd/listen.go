@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"strings"
 	"syscall"
 )
 
@@ -84,12 +83,10 @@ func listenAdmin(ctx context.Context, path string) (net.Listener, error) {
 		return nil, err
 	}
 	var lc net.ListenConfig
+	// run has set the umask to 0077: nobody else can connect, not even for a moment.
 	l, err := lc.Listen(ctx, "unix", path)
 	if err != nil {
 		return nil, fmt.Errorf("listen.admin: %w", err)
-	}
-	if err := os.Chmod(path, 0o600); err != nil {
-		return nil, errors.Join(fmt.Errorf("listen.admin: %w", err), l.Close())
 	}
 	return l, nil
 }
@@ -112,8 +109,8 @@ func removeSocket(path string) error {
 
 // urlOf is the URL of a host name on a listener's port.
 func urlOf(host string, l net.Listener) string {
-	_, port, _ := strings.Cut(l.Addr().String()[strings.LastIndex(l.Addr().String(), ":"):], ":")
-	if port == "443" {
+	_, port, err := net.SplitHostPort(l.Addr().String())
+	if err != nil || port == "443" { // a TCP listener always has a port
 		return "https://" + host
 	}
 	return "https://" + net.JoinHostPort(host, port)

@@ -18,7 +18,6 @@ type metrics struct {
 	events   *prometheus.CounterVec
 	seconds  *prometheus.HistogramVec
 	bytes    *prometheus.CounterVec
-	dropped  prometheus.Counter
 }
 
 func newMetrics() *metrics {
@@ -35,14 +34,11 @@ func newMetrics() *metrics {
 			Name: "nestboot_boot_stage_bytes_total", Help: "Bytes sent to machines by stage.",
 		}, []string{"stage"}),
 	}
-	m.dropped = prometheus.NewCounter(prometheus.CounterOpts{
-		Name: "nestboot_events_dropped_total", Help: "TFTP events that were not recorded because there were too many at once.",
-	})
 	info := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "nestboot_build_info", Help: "Always 1; the labels tell the version.", ConstLabels: prometheus.Labels{"version": version()},
 	})
 	info.Set(1)
-	m.registry.MustRegister(m.events, m.seconds, m.bytes, m.dropped, info,
+	m.registry.MustRegister(m.events, m.seconds, m.bytes, info,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }

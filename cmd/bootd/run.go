@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"reflect"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -28,10 +29,16 @@ type options struct {
 // run is bootd from start to stop. What can fail without a trace is done
 // first: configuration, files, ports; then state is opened.
 func run(ctx context.Context, o options) error {
+	syscall.Umask(0o077) // what bootd writes is nobody else's to read
+	// SIGHUP ends a process that does not expect it; from here on it never does.
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
 	cfg, err := loadConfig(o.config)
 	if err != nil {
 		return err
 	}
+	loaded := cfg
 	if o.dev {
 		var cleanup func()
 		if cfg, cleanup, err = devConfig(cfg); err != nil {
@@ -60,7 +67,7 @@ func run(ctx context.Context, o options) error {
 		return errors.Join(err, cat.close())
 	}
 	warnAtStart(ctx, cfg, log)
-	return errors.Join(s.serve(ctx, func() { reload(ctx, o.config, &current, log) }), s.close())
+	return errors.Join(s.serve(ctx, hup, func() { reload(ctx, o.config, loaded, &current, log) }), s.close())
 }
 
 // warnAtStart repeats at every start what the operator has let out.
@@ -74,7 +81,7 @@ func warnAtStart(ctx context.Context, cfg Config, log *slog.Logger) {
 }
 
 // serve runs every server until ctx ends or one of them fails.
-func (s *site) serve(ctx context.Context, reload func()) error {
+func (s *site) serve(ctx context.Context, hup <-chan os.Signal, reload func()) error {
 	servers, ctx := errgroup.WithContext(ctx)
 	servers.Go(func() error { return s.tftpServer().Serve(ctx, s.sockets.tftp) })
 	servers.Go(func() error { return s.httpServer().Serve(ctx, s.sockets.http, s.sockets.https) })
@@ -83,7 +90,7 @@ func (s *site) serve(ctx context.Context, reload func()) error {
 	servers.Go(func() error { return s.authority.Run(ctx) })
 	servers.Go(func() error { return s.grants.Run(ctx) })
 	servers.Go(func() error { return s.set.Run(ctx) })
-	servers.Go(func() error { onHangup(ctx, reload); return nil })
+	servers.Go(func() error { onHangup(ctx, hup, reload); return nil })
 	s.log.InfoContext(ctx, "bootd answers", "version", version(), "boot", s.names.BootURL, "ipxe", s.names.IPXEURL,
 		"tftp", s.sockets.tftp.LocalAddr().String(), "http", s.sockets.http.Addr().String(), "set", s.set.Name)
 	notify(s.log, daemon.SdNotifyReady)
@@ -108,10 +115,7 @@ func serveHTTP(ctx context.Context, l net.Listener, h http.Handler) error {
 }
 
 // onHangup calls reload at each SIGHUP.
-func onHangup(ctx context.Context, reload func()) {
-	hup := make(chan os.Signal, 1)
-	signal.Notify(hup, syscall.SIGHUP)
-	defer signal.Stop(hup)
+func onHangup(ctx context.Context, hup <-chan os.Signal, reload func()) {
 	for {
 		select {
 		case <-ctx.Done():
@@ -124,7 +128,7 @@ func onHangup(ctx context.Context, reload func()) {
 
 // reload takes over images, machines and the Butane file, or says why not and
 // leaves what runs as it is.
-func reload(ctx context.Context, path string, current *atomic.Pointer[catalogue], log *slog.Logger) {
+func reload(ctx context.Context, path string, started Config, current *atomic.Pointer[catalogue], log *slog.Logger) {
 	cfg, err := loadConfig(path)
 	if err != nil {
 		log.ErrorContext(ctx, "configuration was not reloaded; the former one goes on", "err", err)
@@ -135,10 +139,27 @@ func reload(ctx context.Context, path string, current *atomic.Pointer[catalogue]
 		log.ErrorContext(ctx, "configuration was not reloaded; the former one goes on", "err", err)
 		return
 	}
-	// The former images stay open for downloads that still run: a reload is
-	// rare, and their descriptors go with the process.
+	// The files of the former images are closed by the runtime, when the last
+	// download that reads them has ended.
 	current.Store(next)
 	log.InfoContext(ctx, "configuration was reloaded", "images", len(next.images), "machines", len(next.inventory.Machines))
+	if names := needRestart(started, cfg); len(names) > 0 {
+		log.WarnContext(ctx, "some settings take effect only at a restart", "settings", names)
+	}
+}
+
+// needRestart names the settings that differ and that a reload does not take
+// over.
+func needRestart(old, now Config) []string {
+	old.Images, old.DefaultImage, old.Butane, old.Machines = now.Images, now.DefaultImage, now.Butane, now.Machines
+	var names []string
+	was, is := reflect.ValueOf(old), reflect.ValueOf(now)
+	for i := range was.NumField() {
+		if !reflect.DeepEqual(was.Field(i).Interface(), is.Field(i).Interface()) {
+			names = append(names, was.Type().Field(i).Tag.Get("yaml"))
+		}
+	}
+	return names
 }
 
 // devConfig moves ports and state to where any user may have them.

@@ -9,10 +9,8 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"net/http"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -23,14 +21,7 @@ import (
 	"time"
 
 	pin "github.com/pin/tftp/v3"
-	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/require"
-	"golang.org/x/time/rate"
-
-	"github.com/nestboot/nestboot/boot"
-	"github.com/nestboot/nestboot/inventory"
-	"github.com/nestboot/nestboot/store"
-	"github.com/nestboot/nestboot/tftp"
 )
 
 // running is a run of bootd in this process, on ports of its own.
@@ -246,8 +237,53 @@ func TestReloadTakesOverOrLeavesAsItWas(t *testing.T) {
 	status, _ := d.get("http://" + d.ports.metrics + "/readyz")
 	require.Equal(t, http.StatusOK, status, "what ran goes on")
 	d.write("m.bu", "variant: flatcar\nversion: 1.0.0\n")
+	d.edit("set: rack1", "set: rack2")
 	hup()
 	d.waitLog("configuration was reloaded")
+	d.waitLog("settings=[artifacts]")
+}
+
+func TestReloadBringsTheFirstImage(t *testing.T) {
+	d := newDaemon(t, "", "")
+	text, err := os.ReadFile(d.config)
+	require.NoError(t, err)
+	without, _, found := strings.Cut(string(text), "images:")
+	require.True(t, found)
+	d.write("bootd.yaml", without)
+	d.start()
+	ask := func() string {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet,
+			"https://ipxe.test/ipxe/boot?uuid=4c4c4544-0042-3510-8052-b4c04f564431&mac=52-54-00-00-00-01&serial=&arch=x86_64&platform=efi&ip=", http.NoBody)
+		require.NoError(t, err)
+		res, err := d.client(true).Do(req)
+		require.NoError(t, err)
+		defer func() { _ = res.Body.Close() }()
+		body, err := io.ReadAll(res.Body)
+		require.NoError(t, err)
+		return string(body)
+	}
+	require.Contains(t, ask(), "(no-image)")
+	d.write("bootd.yaml", string(text))
+	require.NoError(t, syscall.Kill(os.Getpid(), syscall.SIGHUP))
+	d.waitLog("configuration was reloaded")
+	require.Contains(t, ask(), "\nkernel ")
+}
+
+func TestSystemdIsNotified(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "notify")
+	l, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, l.Close()) }()
+	t.Setenv("NOTIFY_SOCKET", path)
+	d := newDaemon(t, "", "")
+	d.start()
+	d.stop()
+	for _, want := range []string{"READY=1", "STOPPING=1"} {
+		buf := make([]byte, 100)
+		n, err := l.Read(buf)
+		require.NoError(t, err)
+		require.Equal(t, want, string(buf[:n]))
+	}
 }
 
 // TestBadInputStopsTheStart checks that each fault is one line that names the
@@ -306,7 +342,8 @@ func (d *running) edit(old, with string) {
 func TestT30_StateOfOthersIsRefused(t *testing.T) {
 	d := newDaemon(t, "", "")
 	state := filepath.Join(d.dir, "state")
-	require.NoError(t, os.Mkdir(state, 0o755))
+	require.NoError(t, os.Mkdir(state, 0o700))
+	require.NoError(t, os.Chmod(state, 0o755)) // the umask does not matter
 	require.Contains(t, d.refused(), "chmod 0700 "+state)
 	require.NoError(t, os.Chmod(state, 0o700))
 	if os.Geteuid() == 0 {
@@ -406,7 +443,7 @@ func TestBootsGoOnWithAFullDisk(t *testing.T) {
 	}
 	require.Eventually(t, func() bool { // the free space is looked at once a second
 		ask("1")
-		return strings.Contains(d.log.String(), "machine was not written down")
+		return strings.Contains(d.log.String(), "machines are kept in memory until they can be written down")
 	}, 10*time.Second, 50*time.Millisecond)
 	script := ask("2")
 	require.Contains(t, script, "\nkernel ")
@@ -419,13 +456,12 @@ func TestBootsGoOnWithAFullDisk(t *testing.T) {
 	require.Len(t, done, 2)
 	get(machine, http.MethodPost, "https://boot.test/ipxe/done", "Bearer "+done[1])
 
-	require.NotContains(t, d.machines(), "4c4c4544-0042-3510-8052-b4c04f564432", "it could not be written down")
+	require.Contains(t, d.machines(), `"id":0,"uuid":"4c4c4544-0042-3510-8052-b4c04f564432"`, "known, but not written down")
 
 	require.NoError(t, os.Remove(filepath.Join(state, "ballast")))
 	require.Eventually(t, func() bool {
-		ask("3")
-		return strings.Contains(d.machines(), "4c4c4544-0042-3510-8052-b4c04f564433")
-	}, 10*time.Second, 50*time.Millisecond, "with space again, machines are written down again")
+		return strings.Contains(d.machines(), `"id":2,"uuid":"4c4c4544-0042-3510-8052-b4c04f564432"`)
+	}, 10*time.Second, 50*time.Millisecond, "with space again, it is written down")
 }
 
 // machines is the admin API's list of machines.
@@ -499,18 +535,4 @@ func TestDevConfig(t *testing.T) {
 	}
 	cleanup()
 	require.NoDirExists(t, cfg.StateDir)
-}
-
-func TestT04_FloodDoesNotPushBootsOutOfTheJournal(t *testing.T) {
-	s := &site{metrics: newMetrics(), tftpEvents: rate.NewLimiter(0, 3), log: slog.New(slog.DiscardHandler)}
-	db, err := store.Open(t.Context(), store.Config{Dir: t.TempDir()})
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, db.Close()) })
-	s.journal, err = inventory.OpenJournal(t.Context(), db, s.log, s.metrics.observe)
-	require.NoError(t, err)
-	for range 10 {
-		s.recordTFTP(boot.StageTFTPRequest, tftp.Transfer{Client: netip.MustParseAddrPort("10.0.0.1:1024"), Name: "x"})
-	}
-	require.Len(t, s.journal.Since(0), 3)
-	require.InDelta(t, 7, testutil.ToFloat64(s.metrics.dropped), 0)
 }

@@ -14,11 +14,10 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
-
-	"golang.org/x/time/rate"
 
 	"github.com/nestboot/nestboot/admin"
 	"github.com/nestboot/nestboot/artifact"
@@ -56,16 +55,14 @@ type site struct {
 	grants    *pki.Grants
 	machines  *inventory.Machines
 	journal   *inventory.Journal
-	// tftpEvents is far above what a rack that powers on at once makes.
-	tftpEvents *rate.Limiter
-	stopped    chan struct{} // closed when the journal has stored its last event
-	stop       context.CancelFunc
+	books     sync.WaitGroup // journal and register
+	stop      context.CancelFunc
 }
 
 // openSite opens the state. What was opened is closed again when a later part
 // fails.
 func openSite(ctx context.Context, c siteConfig) (s *site, err error) {
-	s = &site{cfg: c.Config, log: c.log, sockets: c.sockets, catalogue: c.catalogue, metrics: newMetrics(), tftpEvents: rate.NewLimiter(100, 5000)}
+	s = &site{cfg: c.Config, log: c.log, sockets: c.sockets, catalogue: c.catalogue, metrics: newMetrics()}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.close())
@@ -83,13 +80,13 @@ func openSite(ctx context.Context, c siteConfig) (s *site, err error) {
 		return s, err
 	}
 	s.set, err = artifact.Open(ctx, artifact.Config{
-		Name: c.Artifacts.Set, Dir: filepath.Join(c.StateDir, "sets", c.Artifacts.Set), IPXEDir: c.Artifacts.IPXEDir,
+		Name: c.Artifacts.Set, Dir: filepath.Join(c.StateDir, "sets", c.Artifacts.Set),
 		URL: s.names.IPXEURL, Log: c.log, Now: time.Now,
 	}, c.bases, s.authority)
 	if err != nil {
 		return s, err
 	}
-	s.keepJournal()
+	s.keepBooks()
 	return s, nil
 }
 
@@ -110,7 +107,7 @@ func (s *site) openState(ctx context.Context) (err error) {
 	if s.grants, err = pki.OpenGrants(ctx, s.store, s.log, time.Now); err != nil {
 		return err
 	}
-	if s.machines, err = inventory.OpenMachines(s.store); err != nil {
+	if s.machines, err = inventory.OpenMachines(s.store, s.log); err != nil {
 		return err
 	}
 	if s.journal, err = inventory.OpenJournal(ctx, s.store, s.log, s.metrics.observe); err != nil {
@@ -120,22 +117,20 @@ func (s *site) openState(ctx context.Context) (err error) {
 	return err
 }
 
-// keepJournal runs the journal apart from the servers, because it must outlive
-// them: their last events count too.
-func (s *site) keepJournal() {
+// keepBooks runs the journal and the register apart from the servers, because
+// they must outlive them: the last events count too.
+func (s *site) keepBooks() {
 	ctx, cancel := context.WithCancel(context.Background())
-	s.stop, s.stopped = cancel, make(chan struct{})
-	go func() {
-		defer close(s.stopped)
-		s.journal.Run(ctx)
-	}()
+	s.stop = cancel
+	s.books.Go(func() { s.journal.Run(ctx) })
+	s.books.Go(func() { s.machines.Run(ctx) })
 }
 
-// close ends the journal and then closes what openSite opened, the last first.
+// close ends the books and then closes what openSite opened, the last first.
 func (s *site) close() error {
 	if s.stop != nil {
 		s.stop()
-		<-s.stopped
+		s.books.Wait()
 	}
 	var errs []error
 	if s.store != nil {
@@ -159,7 +154,14 @@ func (s *site) ready() error {
 	return nil
 }
 
-func (s *site) record(e boot.Event) { s.journal.Record(e, time.Now()) }
+// record adds the MAC address by which operators look for a machine: its later
+// requests do not tell it.
+func (s *site) record(e boot.Event) {
+	if m, ok := s.machines.Get(e.Machine); ok && e.MAC == "" {
+		e.MAC = m.MAC
+	}
+	s.journal.Record(e, time.Now())
+}
 
 func (s *site) api() http.Handler {
 	return &admin.API{Org: s.org, Machines: s.machines, Journal: s.journal, Log: s.log, Version: version()}
@@ -169,8 +171,8 @@ func (s *site) tftpServer() *tftp.Server {
 	return &tftp.Server{
 		Open: s.openTFTP, Log: slog.New(warnings{s.log.Handler()}), Networks: s.cfg.TFTP.Networks,
 		Limits:    tftp.Limits{Grace: time.Duration(s.cfg.Grace) * time.Second},
-		OnRequest: func(t tftp.Transfer) { s.recordTFTP(boot.StageTFTPRequest, t) },
-		OnDone:    func(t tftp.Transfer) { s.recordTFTP(boot.StageTFTPDone, t) },
+		OnRequest: func(t tftp.Transfer) { s.record(tftpEvent(boot.StageTFTPRequest, t)) },
+		OnDone:    func(t tftp.Transfer) { s.record(tftpEvent(boot.StageTFTPDone, t)) },
 	}
 }
 
@@ -188,16 +190,6 @@ func (s *site) openTFTP(_ context.Context, name string, client netip.AddrPort) (
 		return nil, &tftp.Refusal{Code: 2, Message: "holds a private key: set artifacts.expose_key_over: [tftp]"}
 	}
 	return io.NewSectionReader(bytes.NewReader(f.Data), 0, int64(len(f.Data))), nil
-}
-
-// recordTFTP keeps a flood of forged requests from pushing real boots out of
-// the journal: what is over the limit is only counted (T4).
-func (s *site) recordTFTP(stage boot.Stage, t tftp.Transfer) {
-	if !s.tftpEvents.Allow() {
-		s.metrics.dropped.Inc()
-		return
-	}
-	s.record(tftpEvent(stage, t))
 }
 
 func tftpEvent(stage boot.Stage, t tftp.Transfer) boot.Event {
@@ -230,35 +222,27 @@ func (s *site) httpServer() *httpboot.Server {
 			Image:  func(image, file string) (httpboot.ImageFile, bool) { return s.catalogue.Load().file(image, file) },
 			Begin:  func(r boot.Request) string { return s.journal.Boots.Begin(r.Addr, r.UUID, r.MAC, time.Now()) },
 			Saw:    s.saw,
-			Name:   s.machines.Name,
-			Done:   s.done,
+			Name:   func(uuid string) (string, bool) { m, ok := s.machines.Get(uuid); return m.Name, ok && m.Name != "" },
+			Done:   func(uuid, bootID string) { s.machines.Done(uuid, bootID, time.Now()) },
 			Record: s.record,
 		},
 	}
 }
 
 func (s *site) base() (ignition.Base, error) {
-	c := s.catalogue.Load()
-	if s.cfg.Butane == "" {
+	base := s.catalogue.Load().base
+	if base == nil {
 		return ignition.Base{}, errors.New("no Butane file is configured: set butane")
 	}
-	return c.base, nil
+	return *base, nil
 }
 
-// saw and done only log a failure: a machine boots whether it can be written
-// down or not.
-func (s *site) saw(ctx context.Context, r boot.Request, p boot.Plan, id string) {
+func (s *site) saw(r boot.Request, p boot.Plan, id string) {
 	if p.Action == boot.ActBoot {
 		s.journal.Boots.Started(r.Addr, id)
 	}
-	if err := s.machines.Saw(ctx, r, p, id, time.Now()); err != nil {
-		s.log.WarnContext(ctx, "machine was not written down", "machine", r.UUID, "mac", r.MAC, "err", err)
-	}
-}
-
-func (s *site) done(ctx context.Context, uuid string) {
-	if err := s.machines.Done(ctx, uuid, time.Now()); err != nil {
-		s.log.WarnContext(ctx, "machine was not written down as ready", "machine", uuid, "err", err)
+	if err := s.machines.Saw(r, p, id, time.Now()); err != nil {
+		s.log.Warn("machine boots but is not registered", "machine", r.UUID, "mac", r.MAC, "err", err)
 	}
 }
 

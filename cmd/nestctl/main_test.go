@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"net"
@@ -53,7 +54,7 @@ func newAPI(t *testing.T) *admin.API {
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, s.Close()) })
 	log := slog.New(slog.DiscardHandler)
-	machines, err := inventory.OpenMachines(s)
+	machines, err := inventory.OpenMachines(s, log)
 	require.NoError(t, err)
 	journal, err := inventory.OpenJournal(t.Context(), s, log, nil)
 	require.NoError(t, err)
@@ -64,7 +65,8 @@ func newAPI(t *testing.T) *admin.API {
 		Addr: addr, Credential: boot.Credential{Set: "rack1"},
 	}
 	p := boot.Plan{Action: boot.ActBoot, Machine: boot.Machine{Name: "node1"}, Image: boot.Image{Name: "flatcar"}}
-	require.NoError(t, machines.Saw(t.Context(), r, p, "00000000000000b1", at))
+	require.NoError(t, machines.Saw(r, p, "00000000000000b1", at))
+	written(t, machines)
 	journal.Record(boot.Event{Stage: boot.StageScript, Boot: "00000000000000b1", Addr: addr, Name: "flatcar", Duration: time.Millisecond, Bytes: 448}, at)
 	journal.Record(boot.Event{Stage: boot.StageDone, Boot: "00000000000000b2", Addr: addr}, at.Add(time.Second))
 	journal.Record(boot.Event{Stage: boot.StageDone, Boot: "00000000000000b1", Addr: addr}, at.Add(2*time.Second))
@@ -102,4 +104,12 @@ func TestFollowComesAgainAfterItWasDropped(t *testing.T) {
 	})
 	require.ErrorIs(t, err, enough)
 	require.Equal(t, []boot.Stage{boot.StageScript, boot.StageScript, boot.StageDone, boot.StageDone}, seen)
+}
+
+// written lets the register write what waits.
+func written(t *testing.T, m *inventory.Machines) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	m.Run(ctx)
 }

@@ -1,0 +1,139 @@
+package inventory
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/nestboot/nestboot/store"
+)
+
+// retryEvery is how long machines wait to be written after the store refused.
+const retryEvery = time.Second
+
+// Run writes what Saw and Done took down until ctx ends, then writes what is
+// left, if it can, and returns.
+func (m *Machines) Run(ctx context.Context) {
+	tick := time.NewTicker(retryEvery)
+	defer tick.Stop()
+	refused := false
+	for {
+		select {
+		case <-ctx.Done():
+			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+			defer cancel()
+			if err := m.flush(last); err != nil {
+				m.log.Warn("machines were not written down", "err", err)
+			}
+			return
+		case <-m.wake:
+			if refused { // the ticker tries again
+				continue
+			}
+		case <-tick.C:
+		}
+		err := m.flush(ctx)
+		if err != nil && !refused {
+			m.log.WarnContext(ctx, "machines are kept in memory until they can be written down", "err", err)
+		}
+		refused = err != nil
+	}
+}
+
+// flush writes all machines that wait for it.
+func (m *Machines) flush(ctx context.Context) error {
+	m.mu.Lock()
+	var waiting []Record
+	for _, rec := range m.pending {
+		waiting = append(waiting, rec)
+	}
+	m.mu.Unlock()
+	for _, rec := range waiting {
+		if err := m.write(ctx, rec); err != nil {
+			return fmt.Errorf("write machine %s: %w", rec.UUID, err)
+		}
+	}
+	return nil
+}
+
+// write stores one machine. A new one gets the next number in the same
+// transaction.
+func (m *Machines) write(ctx context.Context, rec Record) error {
+	txn, written, err := m.transaction(ctx, rec)
+	if err != nil {
+		return err
+	}
+	revision, err := m.store.Commit(ctx, txn)
+	if err != nil {
+		return fmt.Errorf("commit: %w", err)
+	}
+	if err := m.mirror.Wait(ctx, revision); err != nil {
+		return fmt.Errorf("read back: %w", err)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if now := m.pending[rec.UUID]; now != rec { // it has gone on meanwhile
+		now.ID = written.ID
+		m.pending[rec.UUID] = now
+		return nil
+	}
+	delete(m.pending, rec.UUID)
+	return nil
+}
+
+func (m *Machines) transaction(ctx context.Context, rec Record) (store.Txn, Record, error) {
+	var txn store.Txn
+	if rec.ID == 0 {
+		id, err := m.numberOf(ctx, rec.UUID)
+		if err != nil {
+			return txn, rec, err
+		}
+		rec.ID = id
+	}
+	if rec.ID == 0 {
+		last, revision, err := m.lastID(ctx)
+		if err != nil {
+			return txn, rec, err
+		}
+		rec.ID = last + 1
+		txn.If = []store.Condition{store.Unchanged(lastIDKey, revision)}
+		txn.Then = []store.Op{store.Set(lastIDKey, strconv.AppendInt(nil, rec.ID, 10))}
+	}
+	value, err := json.Marshal(rec)
+	if err != nil {
+		return txn, rec, fmt.Errorf("encode: %w", err)
+	}
+	txn.Then = append(txn.Then, store.Set(machinePrefix+rec.UUID, value))
+	return txn, rec, nil
+}
+
+// numberOf is the number that a machine has in the store, 0 if none: an earlier
+// write may have succeeded without our knowing.
+func (m *Machines) numberOf(ctx context.Context, uuid string) (int64, error) {
+	e, err := m.store.Get(ctx, machinePrefix+uuid)
+	if errors.Is(err, store.ErrNotFound) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("read machine: %w", err)
+	}
+	rec, err := decode(e.Value)
+	return rec.ID, err
+}
+
+func (m *Machines) lastID(ctx context.Context) (id, revision int64, err error) {
+	e, err := m.store.Get(ctx, lastIDKey)
+	if errors.Is(err, store.ErrNotFound) {
+		return 0, 0, nil
+	}
+	if err != nil {
+		return 0, 0, fmt.Errorf("read last machine number: %w", err)
+	}
+	if id, err = strconv.ParseInt(string(e.Value), 10, 64); err != nil {
+		return 0, 0, fmt.Errorf("last machine number %q is damaged: %w", e.Value, err)
+	}
+	return id, e.Revision, nil
+}
