@@ -4,7 +4,7 @@ GO    ?= go
 BIN   := $(CURDIR)/.bin
 FUZZTIME ?= 60s
 
-.PHONY: help deps build demo allowed test check fuzz clean
+.PHONY: help deps build demo lab allowed test check fuzz clean
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -12,15 +12,20 @@ deps: ## install what the lab and the checks need (idempotent)
 	@integration/deps.sh
 
 build: ## compile bootd and nestctl into .bin/
-	@mkdir -p $(BIN) && $(GO) build -trimpath -o $(BIN)/ ./cmd/...
+	@mkdir -p $(BIN); [ -x $(BIN)/bootd ] || echo "compiling bootd and nestctl; the first time takes minutes"
+	@$(GO) build -o $(BIN)/ ./cmd/...
 
-demo: allowed deps build ## boot a virtual bare-metal machine end to end and print its timeline
+demo: allowed lab build ## boot a virtual bare-metal machine end to end and print its timeline
 	@$(GO) run ./integration/demo -bootd $(BIN)/bootd -nestctl $(BIN)/nestctl
+
+# What the demo needs of `make deps`: no checkers.
+lab:
+	@integration/deps.sh lab
 
 # Said before anything is installed or built.
 allowed:
-	@[ "$$(id -u)" = 0 ] || unshare --user --net true 2>/dev/null || \
-	  { echo "make demo: needs root, or a kernel that lets users make user namespaces" >&2; exit 1; }
+	@[ "$$(id -u)" = 0 ] || { unshare --user --net true 2>/dev/null && [ -w /dev/net/tun ]; } || \
+	  { echo "make demo: needs root, or user namespaces and read and write on /dev/net/tun" >&2; exit 1; }
 
 test: deps build ## run all tests, end-to-end boots included
 	@integration/test.sh

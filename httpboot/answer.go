@@ -53,6 +53,9 @@ func answerRefusal(w http.ResponseWriter, r *refusal) {
 		h.Set("Retry-After", strconv.Itoa(int(r.retry.Seconds())))
 	}
 	body := r.code + "\n"
+	if errors.Is(r.err, errNotExposed) { // no secret, and it names the setting
+		body += errNotExposed.Error() + "\n"
+	}
 	h.Set("Content-Type", "text/plain; charset=utf-8")
 	h.Set("Content-Length", strconv.Itoa(len(body)))
 	h.Set("Cache-Control", "no-store")

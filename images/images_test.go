@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 
@@ -74,6 +75,8 @@ func TestFileChangedInPlaceIsNotServed(t *testing.T) {
 func TestOpenRefuses(t *testing.T) {
 	dir := t.TempDir()
 	good := write(t, filepath.Join(dir, "vmlinuz"), "kernel")
+	pipe := filepath.Join(dir, "pipe")
+	require.NoError(t, syscall.Mkfifo(pipe, 0o600))
 	empty := write(t, filepath.Join(dir, "empty"), "")
 	for name, tt := range map[string]struct {
 		spec Spec
@@ -81,6 +84,7 @@ func TestOpenRefuses(t *testing.T) {
 	}{
 		"missing kernel": {Spec{Name: "lab", Kernel: filepath.Join(dir, "gone")}, "image lab: kernel: open " + filepath.Join(dir, "gone")},
 		"missing initrd": {Spec{Name: "lab", Kernel: good, Initrds: []string{filepath.Join(dir, "gone")}}, "image lab: initrd:"},
+		"pipe":           {Spec{Name: "lab", Kernel: pipe}, "not a regular file"},
 		"directory":      {Spec{Name: "lab", Kernel: dir}, "not a regular file"},
 		"empty":          {Spec{Name: "lab", Kernel: empty}, "the file is empty"},
 		"name":           {Spec{Name: "../lab", Kernel: good}, "image name"},

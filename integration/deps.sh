@@ -12,7 +12,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-cache=${NESTBOOT_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/nestboot}
+cache=${NESTBOOT_CACHE:-${XDG_CACHE_HOME:-${HOME:-}/.cache}/nestboot}
 pins=integration/lab/materials.txt
 materials=$cache/materials
 
@@ -231,7 +231,8 @@ pin() {
 
 # --------------------------------------------------------------------------------------------------------------------
 
-mkdir -p "$cache"
+mkdir -p "$cache" 2>/dev/null && [ -w "$cache" ] && { [ ! -e "$cache/lock" ] || [ -w "$cache/lock" ]; } ||
+  die "can't write $cache: set NESTBOOT_CACHE to a folder of yours"
 exec 9>"$cache/lock"
 flock -w 900 9 || die "another deps.sh holds $cache/lock"
 case ${1:-all} in

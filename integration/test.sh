@@ -9,7 +9,7 @@ log=.run/test.log
 status=0
 # Each package is one line unless it fails; then its output is shown.
 run() {
-  go test -race -timeout 25m -v "$@" 2>&1 | tee -a "$log" | grep -E '^(ok|FAIL|---? FAIL|\s+--- (FAIL|SKIP)|--- SKIP|panic:|\?|# )|_test\.go:[0-9]+:|^\s+(Error|Messages)'
+  go test -race -timeout 25m -v "$@" 2>&1 | tee -a "$log" | grep -E '^(ok|FAIL|--- (FAIL|SKIP)|panic:|# )'
   [ "${PIPESTATUS[0]}" = 0 ] || status=1
 }
 mapfile -t packages < <(go list ./... | grep -v '/integration$')
@@ -20,5 +20,8 @@ echo "slowest tests:"
 sed -nE 's/^--- (PASS|FAIL): ([^ ]+) \(([0-9.]+)s\)/\3s \2/p' "$log" | sort -rn | head -10
 count() { grep -cE "^ *--- $1: " "$log"; }
 echo "$(count PASS) passed, $(count FAIL) failed, $(count SKIP) skipped"
-[ "$status" = 0 ] || echo "failures in full: $log"
+if [ "$status" != 0 ]; then
+  echo "what the failed tests printed (all of it is in $log):"
+  grep -E -B40 '^ *--- FAIL|^panic:|^# ' "$log" | grep -vE '^(=== (RUN|PAUSE|CONT)|--- PASS| +--- PASS)' | tail -300
+fi
 exit "$status"

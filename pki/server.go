@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/netip"
 	"slices"
@@ -89,7 +90,9 @@ func (a *Authority) openServer(ctx context.Context) error {
 		a.setServer(stored)
 		return nil
 	}
-	a.log.InfoContext(ctx, "stored server certificate not used", "stage", "pki", "err", err)
+	if !errors.Is(err, fs.ErrNotExist) { // the first start has none
+		a.log.InfoContext(ctx, "stored server certificate not used", "stage", "pki", "err", err)
+	}
 	return a.renew(ctx)
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"syscall"
 
 	"github.com/nestboot/nestboot/artifact"
 	"github.com/nestboot/nestboot/boot"
@@ -56,7 +57,7 @@ func openCatalogue(ctx context.Context, cfg Config) (*catalogue, error) {
 }
 
 func (c *catalogue) compile(path string) error {
-	data, err := os.ReadFile(path)
+	data, err := readRegular(path)
 	if err != nil {
 		return fmt.Errorf("butane: %w", err)
 	}
@@ -66,6 +67,28 @@ func (c *catalogue) compile(path string) error {
 	}
 	c.base = &base
 	return nil
+}
+
+// readRegular reads a file that may hold what Butane may, and does not wait for
+// a pipe.
+func readRegular(path string) ([]byte, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, fmt.Errorf("%w: put it there, readable for the user that bootd runs as", err)
+	}
+	defer func() { _ = f.Close() }() // it was only read
+	st, err := f.Stat()
+	if err != nil {
+		return nil, fmt.Errorf("stat: %w", err)
+	}
+	if !st.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is not a regular file", path)
+	}
+	data, err := io.ReadAll(io.LimitReader(f, ignition.MaxButane+1)) // Compile refuses what is longer
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", path, err)
+	}
+	return data, nil
 }
 
 func (c *catalogue) close() error {

@@ -24,7 +24,12 @@ func command() *cobra.Command {
 			"and gives each machine its boot script, its image and its own Ignition config.\n\n" +
 			"SIGTERM and SIGINT stop it after running transfers have ended; SIGHUP reads the\n" +
 			"configuration again and takes over images, machines and the Butane file.",
-		Args:          cobra.NoArgs,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return fmt.Errorf("%q is not a command: bootd takes check-config, version or none; name the configuration with --config", args[0])
+			}
+			return nil
+		},
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -32,7 +37,7 @@ func command() *cobra.Command {
 		},
 	}
 	root.PersistentFlags().StringVarP(&path, "config", "c", defaultConfig, "configuration `file`")
-	root.Flags().BoolVar(&dev, "dev", false, "development: ports 6969, 8080, 8443 and 9091, and state in a temporary directory that is removed at the end")
+	root.Flags().BoolVar(&dev, "dev", false, "development: ports 6969, 8080, 8443 and 9091 of 127.0.0.1, and state in a temporary directory that is removed at the end")
 	root.AddCommand(checkCommand(&path), versionCommand())
 	return root
 }
@@ -88,9 +93,12 @@ func loadConfig(path string) (Config, error) {
 		return Config{}, fmt.Errorf("read configuration: %w", err)
 	}
 	var cfg Config
-	decodeErr := decodeStrict(data, &cfg)
+	err = decodeStrict(data, &cfg)
 	cfg = cfg.withDefaults(dir)
-	if err := errors.Join(decodeErr, cfg.Validate()); err != nil {
+	if !errors.Is(err, errUnread) {
+		err = errors.Join(err, cfg.Validate())
+	}
+	if err != nil {
 		return Config{}, fmt.Errorf("configuration %s:\n%w", path, err)
 	}
 	return cfg, nil

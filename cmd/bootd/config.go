@@ -8,7 +8,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
-	"strings"
+	"strconv"
 
 	"github.com/nestboot/nestboot/boot"
 	"github.com/nestboot/nestboot/images"
@@ -181,8 +181,8 @@ func (c Config) Validate() error {
 	if c.Grace < 1 || c.Grace > 3600 {
 		add("grace_seconds: %d is not between 1 and 3600", c.Grace)
 	}
-	if c.Reserve < 1 {
-		add("reserve_mib: %d is less than 1", c.Reserve)
+	if c.Reserve < 1 || c.Reserve > maxReserve {
+		add("reserve_mib: %d is not between 1 and %d", c.Reserve, maxReserve)
 	}
 	if !slices.Contains([]string{"debug", "info", "warn", "error"}, c.Log.Level) {
 		add("log.level: %q is none of debug, info, warn, error", c.Log.Level)
@@ -196,6 +196,9 @@ func (c Config) Validate() error {
 	return errors.Join(errs...)
 }
 
+// maxReserve is one TiB: more is a slip of the finger.
+const maxReserve = 1 << 20
+
 // The values of expose_key_over.
 const (
 	exposeTFTP = "tftp"
@@ -206,21 +209,28 @@ var domainName = regexp.MustCompile(`^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)*[a-
 
 func (l Listen) validate() []error {
 	var errs []error
+	taken := map[string]string{}
 	for _, a := range []struct{ field, value string }{
 		{"listen.tftp", l.TFTP}, {"listen.http", l.HTTP}, {"listen.https", l.HTTPS}, {"listen.metrics", l.Metrics},
 	} {
 		host, port, err := net.SplitHostPort(a.value)
-		if err != nil || strings.Trim(port, "0123456789") != "" || port == "" {
-			errs = append(errs, fmt.Errorf("%s: %q is not host:port, like 192.0.2.10:69 or :69", a.field, a.value))
-			continue
-		}
+		number, portErr := strconv.ParseUint(port, 10, 16)
 		ip := net.ParseIP(host)
-		if host != "" && ip == nil {
-			errs = append(errs, fmt.Errorf("%s: %q is not an IP address; leave it empty for every address", a.field, host))
-		}
-		if a.field == "listen.metrics" && !ip.IsLoopback() {
+		switch {
+		case err != nil, portErr != nil, number == 0:
+			errs = append(errs, fmt.Errorf("%s: %q is not host:port, like 192.0.2.10:69 or :69", a.field, a.value))
+		case a.field == "listen.metrics" && !ip.IsLoopback():
 			errs = append(errs, fmt.Errorf("listen.metrics: %q is not a loopback address; metrics and profiles are not for the network (use 127.0.0.1)", host))
+		case host != "" && ip == nil:
+			errs = append(errs, fmt.Errorf("%s: %q is not an IP address; leave it empty for every address", a.field, host))
+		case a.field != "listen.tftp" && taken[a.value] != "":
+			errs = append(errs, fmt.Errorf("%s: %q is the address of %s too", a.field, a.value, taken[a.value]))
+		case a.field != "listen.tftp": // UDP has ports of its own
+			taken[a.value] = a.field
 		}
+	}
+	if len(l.Admin) > maxSocketPath {
+		errs = append(errs, tooLong(l.Admin))
 	}
 	return errs
 }

@@ -67,12 +67,18 @@ func explainListen(field, addr string, err error) error {
 	return fmt.Errorf("%s: listen on %s: %w", field, addr, err)
 }
 
+// maxSocketPath is what fits into a sockaddr_un (unix(7)).
+const maxSocketPath = 107
+
+func tooLong(path string) error {
+	return fmt.Errorf("listen.admin: %s is longer than the %d bytes that a Unix socket may have: set a shorter one", path, maxSocketPath)
+}
+
 // listenAdmin makes the operator's socket. A socket that a killed bootd left
 // behind is replaced; one that somebody answers on is not.
 func listenAdmin(ctx context.Context, path string) (net.Listener, error) {
-	const maxPath = 107 // sockaddr_un(7)
-	if len(path) > maxPath {
-		return nil, fmt.Errorf("listen.admin: %s is longer than the %d bytes that a Unix socket may have: set a shorter one", path, maxPath)
+	if len(path) > maxSocketPath {
+		return nil, tooLong(path)
 	}
 	var d net.Dialer
 	if c, err := d.DialContext(ctx, "unix", path); err == nil {

@@ -169,7 +169,7 @@ func devConfig(cfg Config) (Config, func(), error) {
 		return Config{}, nil, fmt.Errorf("make development state: %w", err)
 	}
 	cfg.StateDir = dir
-	cfg.Listen = Listen{TFTP: ":6969", HTTP: ":8080", HTTPS: ":8443", Metrics: "127.0.0.1:9091", Admin: filepath.Join(dir, "admin.sock")}
+	cfg.Listen = Listen{TFTP: "127.0.0.1:6969", HTTP: "127.0.0.1:8080", HTTPS: "127.0.0.1:8443", Metrics: "127.0.0.1:9091", Admin: filepath.Join(dir, "admin.sock")}
 	return cfg, func() { _ = os.RemoveAll(dir) }, nil
 }
 

@@ -307,6 +307,10 @@ func TestBadInputStopsTheStart(t *testing.T) {
 			require.NoError(t, os.Remove(filepath.Join(d.dir, "vmlinuz")))
 			require.NoError(t, os.Mkdir(filepath.Join(d.dir, "vmlinuz"), 0o700))
 		}, []string{"image lab: kernel: ", "not a regular file"}},
+		"Butane is a pipe": {func(t *testing.T, d *running) {
+			require.NoError(t, os.Remove(filepath.Join(d.dir, "m.bu")))
+			require.NoError(t, syscall.Mkfifo(filepath.Join(d.dir, "m.bu"), 0o600))
+		}, []string{"m.bu is not a regular file"}},
 		"invalid Butane": {func(_ *testing.T, d *running) { d.write("m.bu", "variant: flatcar\nversion: 1.0.0\nstorag: {}\n") }, []string{"butane ", "m.bu", "storag"}},
 		"no iPXE":        {func(t *testing.T, d *running) { d.edit(ipxeDir(t), d.dir) }, []string{"artifacts.ipxe_dir: ", "does not exist: install Debian's package ipxe"}},
 		"foreign iPXE": {func(t *testing.T, d *running) {

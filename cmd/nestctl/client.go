@@ -120,10 +120,10 @@ func (c *client) follow(ctx context.Context, since int64, each func(boot.Event) 
 		if !errors.Is(err, errDropped) && !errors.Is(err, io.EOF) {
 			return err
 		}
-		if last == since && errors.Is(err, io.EOF) {
+		since = last
+		if errors.Is(err, io.EOF) {
 			return errors.New("bootd closed the stream: it has stopped")
 		}
-		since = last
 	}
 }
 
@@ -153,7 +153,8 @@ func (c *client) stream(ctx context.Context, since int64, each func(boot.Event) 
 		}
 		last = e.ID
 	}
-	if err := lines.Err(); err != nil {
+	// bootd ends its streams when it stops, without a last chunk.
+	if err := lines.Err(); err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {
 		return last, fmt.Errorf("read events: %w", err)
 	}
 	return last, io.EOF

@@ -28,7 +28,10 @@ func command() *cobra.Command {
 		SilenceErrors: true,
 	}
 	root.PersistentFlags().StringVar(&socket, "socket", socket, "bootd's admin `socket`; also NESTBOOT_SOCKET")
-	machine := &cobra.Command{Use: "machine", Short: "Machines that have been seen"}
+	machine := &cobra.Command{
+		Use: "machine", Short: "Machines that have been seen", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
 	machine.AddCommand(machineList(&socket))
 	root.AddCommand(machine, events(&socket), versionCommand())
 	return root

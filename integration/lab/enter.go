@@ -84,6 +84,11 @@ func settle() error {
 	if os.Getpid() != 1 {
 		return nil
 	}
+	tun, err := os.OpenFile("/dev/net/tun", os.O_RDWR, 0)
+	if err != nil {
+		return fmt.Errorf("the lab's machines need their network cards (root, or read and write on /dev/net/tun): %w", err)
+	}
+	tun.Close()
 	if err := syscall.Mount("", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("make the lab's mounts private: %w", err)
 	}
