@@ -18,17 +18,6 @@ import (
 	"github.com/nestboot/nestboot/store"
 )
 
-// ipxeDir is where the stock binaries lie.
-func ipxeDir(t *testing.T) string {
-	t.Helper()
-	m, err := lab.FindMaterials()
-	if err != nil && os.Getenv("CI") != "true" {
-		t.Skip(err)
-	}
-	require.NoError(t, err)
-	return filepath.Dir(m.IPXE("snponly.efi"))
-}
-
 type world struct {
 	ca  *pki.Authority
 	cfg Config
@@ -54,7 +43,7 @@ func newWorld(t *testing.T) *world {
 
 func (w *world) open(t *testing.T) *Set {
 	t.Helper()
-	bases, err := ReadBases(ipxeDir(t))
+	bases, err := ReadBases(lab.Need(t).IPXEDir())
 	require.NoError(t, err)
 	s, err := Open(t.Context(), w.cfg, bases, w.ca)
 	require.NoError(t, err)

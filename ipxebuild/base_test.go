@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/nestboot/nestboot/boot"
+	"github.com/nestboot/nestboot/integration/lab"
 )
 
 // efi makes a small but whole PE32+ EFI application with one section that
@@ -91,7 +92,7 @@ func TestReadBaseRefuses(t *testing.T) {
 
 // TestStockBinaries takes the binaries that machines really boot.
 func TestStockBinaries(t *testing.T) {
-	dir := stockDir(t)
+	dir := lab.Need(t).IPXEDir()
 	for _, name := range []string{"snponly.efi", "ipxe-amd64.efi"} {
 		data, err := os.ReadFile(filepath.Join(dir, name))
 		require.NoError(t, err)
@@ -104,26 +105,6 @@ func TestStockBinaries(t *testing.T) {
 		_, err = ReadBase(name, again)
 		require.ErrorContains(t, err, "0 times", "a patched binary is not a stock one")
 	}
-}
-
-// stockDir is where `make deps` has unpacked Debian's package ipxe.
-func stockDir(t *testing.T) string {
-	t.Helper()
-	cache := os.Getenv("NESTBOOT_CACHE")
-	if cache == "" {
-		base, err := os.UserCacheDir()
-		require.NoError(t, err)
-		cache = filepath.Join(base, "nestboot")
-	}
-	found, err := filepath.Glob(filepath.Join(cache, "materials", "*", "usr/lib/ipxe"))
-	require.NoError(t, err)
-	if len(found) == 0 {
-		if os.Getenv("CI") == "true" {
-			t.Fatal("stock iPXE binaries are missing: run make deps")
-		}
-		t.Skip("stock iPXE binaries are missing: run make deps")
-	}
-	return found[0]
 }
 
 func FuzzReadBase(f *testing.F) {

@@ -7,7 +7,6 @@ import (
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
-	"github.com/stretchr/testify/require"
 
 	"github.com/nestboot/nestboot/integration/lab"
 )
@@ -17,7 +16,7 @@ func TestMain(m *testing.M) {
 }
 
 func TestScripts(t *testing.T) {
-	ipxe := ipxeDir(t)
+	ipxe := lab.Need(t).IPXEDir()
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
 		Setup: func(e *testscript.Env) error {
@@ -25,15 +24,4 @@ func TestScripts(t *testing.T) {
 			return os.WriteFile(filepath.Join(e.WorkDir, "good.yaml"), []byte(good), 0o600)
 		},
 	})
-}
-
-// ipxeDir is where the stock binaries lie.
-func ipxeDir(t *testing.T) string {
-	t.Helper()
-	m, err := lab.FindMaterials()
-	if err != nil && os.Getenv("CI") != "true" {
-		t.Skip(err)
-	}
-	require.NoError(t, err)
-	return filepath.Dir(m.IPXE("snponly.efi"))
 }

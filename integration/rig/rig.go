@@ -146,7 +146,7 @@ images:
     initrds: [%[8]s]
     args: [%[9]s]
 butane: lab.bu
-`, Domain, ip, metrics, s.Socket, Set, filepath.Dir(m.IPXE("snponly.efi")), r.Guest.Kernel, r.Guest.Initrd,
+`, Domain, ip, metrics, s.Socket, Set, m.IPXEDir(), r.Guest.Kernel, r.Guest.Initrd,
 		strings.Join(strings.Fields(lab.GuestArgs), ", "))
 	for path, content := range map[string]string{s.config: config, filepath.Join(s.Dir, "lab.bu"): butane} {
 		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {

@@ -1,0 +1,25 @@
+package lab
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+// Need returns the materials to a test that can't do without: where they are missing the test is skipped, and fails
+// where CI=true.
+func Need(t testing.TB) Materials {
+	t.Helper()
+	m, err := FindMaterials()
+	switch {
+	case err == nil:
+	case os.Getenv("CI") == "true":
+		t.Fatal(err)
+	default:
+		t.Skip(err)
+	}
+	return m
+}
+
+// IPXEDir is where the stock iPXE programs lie.
+func (m Materials) IPXEDir() string { return filepath.Dir(m.IPXE("snponly.efi")) }
