@@ -22,6 +22,8 @@ import (
 // Closing stdin is how it is told to go.
 func child(t *testing.T, mode, dir string) (*exec.Cmd, io.WriteCloser, *bufio.Scanner) {
 	t.Helper()
+	// Not beside parallel tests: until it has become another program, a child
+	// holds a copy of every lock, and an Open at that moment finds it taken.
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), "STORE_TEST_CHILD="+mode, "STORE_TEST_DIR="+dir)
 	cmd.Stderr = os.Stderr
@@ -75,7 +77,6 @@ func childOpen(dir string) {
 }
 
 func TestKillLosesNothing(t *testing.T) {
-	t.Parallel()
 	cfg := inDir(t)
 	var acknowledged []string
 	// Uneven numbers stop the writers in different phases of etcd's batches.
@@ -111,7 +112,6 @@ func TestKillLosesNothing(t *testing.T) {
 }
 
 func TestSecondProcess(t *testing.T) {
-	t.Parallel()
 	cfg := inDir(t)
 	_, stdin, out := child(t, "open", cfg.Dir)
 	require.True(t, out.Scan())
@@ -133,7 +133,6 @@ func TestSecondProcess(t *testing.T) {
 // TestReopenGrownStore crosses what a young store has not seen: snapshots of
 // etcd's log and a second segment of it.
 func TestReopenGrownStore(t *testing.T) {
-	t.Parallel()
 	if testing.Short() {
 		t.Skip("writes 70 MB")
 	}
