@@ -55,7 +55,6 @@ type Site struct {
 	Image     func(image, file string) (ImageFile, bool)       // by its URL's last two elements
 	Begin     func(r boot.Request) (bootID string)             // the boot that an identified machine is in
 	Saw       func(r boot.Request, p boot.Plan, bootID string) // a machine was told p
-	Name      func(uuid string) (hostname string, ok bool)     // of a machine that was seen
 	Done      func(uuid, bootID string)                        // a machine has phoned home
 	Record    func(e boot.Event)
 }

@@ -88,7 +88,7 @@ func (s *Server) prepare(req *http.Request, plan boot.Plan, bootID string, id pk
 	}
 	// Without the request's end: a machine that hangs up now asks again, and must
 	// not find its boot half opened.
-	if err := s.Grants.Open(context.WithoutCancel(req.Context()), bootID, plan.Machine.UUID, id.Fingerprint); err != nil {
+	if err := s.Grants.Open(context.WithoutCancel(req.Context()), bootID, plan.Machine.UUID, plan.Machine.Name, id.Fingerprint); err != nil {
 		e.Error = err.Error()
 		return plan.NotReady("its grant cannot be made just now")
 	}

@@ -49,25 +49,21 @@ func (s *Server) ignition(w http.ResponseWriter, req *http.Request) (err error) 
 	if err != nil {
 		return grantRefusal(err)
 	}
-	name, ok := s.Site.Name(session.Machine)
-	if !ok {
-		return unavailable("not-ready", fmt.Errorf("machine %s has no name yet", session.Machine))
-	}
-	body, err := s.renderIgnition(req, base, session, name)
+	body, err := s.renderIgnition(req, base, session)
 	if err != nil {
 		return err
 	}
-	e.Name, e.Bytes = name, int64(len(body))
+	e.Name, e.Bytes = session.Name, int64(len(body))
 	return answerBytes(w, req, "application/vnd.coreos.ignition+json", body)
 }
 
-func (s *Server) renderIgnition(req *http.Request, base ignition.Base, session pki.Session, name string) ([]byte, error) {
+func (s *Server) renderIgnition(req *http.Request, base ignition.Base, session pki.Session) ([]byte, error) {
 	done, err := s.Grants.MintDone(req.Context(), session.Boot)
 	if err != nil {
 		return nil, grantRefusal(err)
 	}
 	body, err := base.Render(ignition.Values{
-		Hostname: name,
+		Hostname: session.Name,
 		Done:     ignition.Done{URL: s.Names.BootURL + "/ipxe/done", Token: done.Encode()},
 		RootPEM:  s.rootPEM(),
 	})

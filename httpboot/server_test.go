@@ -87,7 +87,7 @@ func start(t *testing.T) *world {
 	require.NoError(t, err)
 	w.imagePath = filepath.Join(dir, "vmlinuz")
 	require.NoError(t, os.WriteFile(w.imagePath, bytes.Repeat([]byte("kernel!!"), 1<<19), 0o600))
-	w.inventory = boot.Inventory{Default: "lab", Images: map[string]boot.Image{
+	w.inventory = boot.Inventory{Machines: map[string]boot.Machine{testUUID: {UUID: testUUID, Name: "node1"}}, Default: "lab", Images: map[string]boot.Image{
 		"lab": {Name: "lab", Arch: boot.AMD64, Kernel: boot.File{Name: "vmlinuz"}},
 	}}
 	w.server = &Server{
@@ -130,7 +130,6 @@ func (w *world) site(t *testing.T) Site {
 		},
 		Begin: func(boot.Request) string { return "b00t" },
 		Saw:   func(boot.Request, boot.Plan, string) {},
-		Name:  func(string) (string, bool) { return "node1", true },
 		Done: func(uuid, _ string) {
 			w.mu.Lock()
 			defer w.mu.Unlock()

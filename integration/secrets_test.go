@@ -109,7 +109,7 @@ func TestSecretSearchFinds(t *testing.T) {
 	require.NoError(t, err)
 	grants, err := pki.OpenGrants(t.Context(), db, nil, nil)
 	require.NoError(t, err)
-	require.NoError(t, grants.Open(t.Context(), "b1", uuidOf(1), [32]byte{}))
+	require.NoError(t, grants.Open(t.Context(), "b1", uuidOf(1), "node1", [32]byte{}))
 	grant, _, err := grants.Mint(t.Context(), "b1", [32]byte{})
 	require.NoError(t, err)
 	require.NotNil(t, ca)

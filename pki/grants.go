@@ -64,16 +64,16 @@ func OpenGrants(ctx context.Context, s *store.Store, log *slog.Logger, now func(
 }
 
 // Open begins a boot: the script with this boot id has been given to machine,
-// which showed credential. It ends every earlier boot of the machine. Ids are
+// which showed credential and is to be called name. It ends every earlier boot of the machine. Ids are
 // 1 to 64 letters, digits, '-' and '_'; a boot id is never used
 // twice, but the same call again, before anything was minted, does no harm: the
 // answer to the first may have been lost.
-func (g *Grants) Open(ctx context.Context, boot, machine string, credential [32]byte) error {
+func (g *Grants) Open(ctx context.Context, boot, machine, name string, credential [32]byte) error {
 	if err := errors.Join(checkID(boot), checkID(machine)); err != nil {
 		return fmt.Errorf("open boot session: %w", err)
 	}
 	return g.ledger.open(ctx, Session{
-		Boot: boot, Machine: machine, Credential: credential, State: Opened, Opened: g.now().UTC(),
+		Boot: boot, Machine: machine, Name: name, Credential: credential, State: Opened, Opened: g.now().UTC(),
 	})
 }
 

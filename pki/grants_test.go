@@ -40,7 +40,7 @@ func code(t require.TestingT, err error) string {
 // bootOnce takes a machine through a whole boot.
 func bootOnce(t *testing.T, g *Grants, boot, machine string) (grant, done Token) {
 	t.Helper()
-	require.NoError(t, g.Open(t.Context(), boot, machine, [32]byte{1}))
+	require.NoError(t, g.Open(t.Context(), boot, machine, "node1", [32]byte{1}))
 	grant, named, err := g.Mint(t.Context(), boot, [32]byte{1})
 	require.NoError(t, err)
 	require.Equal(t, machine, named)
@@ -71,9 +71,9 @@ func (p *player) step(t *testing.T, name string, arg int) string {
 	var err error
 	switch name {
 	case "open": // by the credential arg
-		err = p.g.Open(ctx, p.name, p.name, [32]byte{byte(arg)})
+		err = p.g.Open(ctx, p.name, p.name, "node1", [32]byte{byte(arg)})
 	case "reboot":
-		err = p.g.Open(ctx, p.name+"-2", p.name, [32]byte{byte(arg)})
+		err = p.g.Open(ctx, p.name+"-2", p.name, "node1", [32]byte{byte(arg)})
 	case "mint":
 		var grant Token
 		if grant, _, err = p.g.Mint(ctx, p.name, [32]byte{byte(arg)}); err == nil {
@@ -167,8 +167,8 @@ func TestT21_Transitions(t *testing.T) {
 func TestGrantsRefuseBadInput(t *testing.T) {
 	g := openGrants(t, openStore(t, t.TempDir()), &clock{now: start})
 	for _, id := range []string{"", "a/b", "machine/x", "a.b", "ä"} {
-		require.Error(t, g.Open(t.Context(), id, "m", [32]byte{}), id)
-		require.Error(t, g.Open(t.Context(), "b", id, [32]byte{}), id)
+		require.Error(t, g.Open(t.Context(), id, "m", "node1", [32]byte{}), id)
+		require.Error(t, g.Open(t.Context(), "b", id, "node1", [32]byte{}), id)
 	}
 	_, err := g.Redeem(t.Context(), Token{Boot: "b"}, netip.Addr{})
 	require.ErrorContains(t, err, "no address")
@@ -176,7 +176,7 @@ func TestGrantsRefuseBadInput(t *testing.T) {
 
 func TestMappedAddressIsTheSame(t *testing.T) {
 	g := openGrants(t, openStore(t, t.TempDir()), &clock{now: start})
-	require.NoError(t, g.Open(t.Context(), "b", "m", [32]byte{1}))
+	require.NoError(t, g.Open(t.Context(), "b", "m", "node1", [32]byte{1}))
 	grant, _, err := g.Mint(t.Context(), "b", [32]byte{1})
 	require.NoError(t, err)
 	_, err = g.Redeem(t.Context(), grant, netip.MustParseAddr("::ffff:192.0.2.7"))
@@ -194,7 +194,7 @@ func TestSessionGolden(t *testing.T) {
 	entry, err := s.Get(t.Context(), "grants/boot-1")
 	require.NoError(t, err)
 	require.JSONEq(t, `{
-		"boot": "boot-1", "machine": "machine-1", "state": "burned", "done": true, "fetches": 1, "addr": "192.0.2.1",
+		"boot": "boot-1", "machine": "machine-1", "name": "node1", "state": "burned", "done": true, "fetches": 1, "addr": "192.0.2.1",
 		"credential": "0100000000000000000000000000000000000000000000000000000000000000",
 		"opened": "2026-10-01T12:00:00Z", "minted_at": "2026-10-01T12:00:00Z", "used_at": "2026-10-01T12:00:00Z",
 		"done_until": "2026-10-02T12:00:00Z", "burned_at": "2026-10-01T12:00:00Z",
@@ -207,7 +207,7 @@ func TestT21_FirstFetchHasOneWinner(t *testing.T) {
 	s := openStore(t, t.TempDir())
 	c := &clock{now: start}
 	servers := []*Grants{openGrants(t, s, c), openGrants(t, s, c)}
-	require.NoError(t, servers[0].Open(t.Context(), "b", "m", [32]byte{1}))
+	require.NoError(t, servers[0].Open(t.Context(), "b", "m", "node1", [32]byte{1}))
 	grant, _, err := servers[0].Mint(t.Context(), "b", [32]byte{1})
 	require.NoError(t, err)
 	require.NoError(t, servers[1].ledger.mirror.Wait(t.Context(), servers[0].ledger.mirror.Revision()))
@@ -241,7 +241,7 @@ func TestOpenRacesWithItself(t *testing.T) {
 	const boots = 40
 	results := make([]error, boots)
 	for i := range boots {
-		all.Go(func() { results[i] = servers[i%2].Open(t.Context(), fmt.Sprint(i), "m", [32]byte{1}) })
+		all.Go(func() { results[i] = servers[i%2].Open(t.Context(), fmt.Sprint(i), "m", "node1", [32]byte{1}) })
 	}
 	all.Wait()
 	require.NoError(t, errors.Join(results...))
@@ -261,7 +261,7 @@ func TestSweepLeavesNothing(t *testing.T) {
 	g := openGrants(t, s, c)
 	bootOnce(t, g, "b1", "m")
 	bootOnce(t, g, "b2", "m")
-	require.NoError(t, g.Open(t.Context(), "b3", "m2", [32]byte{1}))
+	require.NoError(t, g.Open(t.Context(), "b3", "m2", "node1", [32]byte{1}))
 	c.Add(25*time.Hour + time.Minute)
 	require.NoError(t, g.Sweep(t.Context()))
 	entries, err := s.List(t.Context(), "grants/")
@@ -276,13 +276,13 @@ func TestOpeningABootAgainDoesNoHarm(t *testing.T) {
 		g, err := OpenGrants(t.Context(), s, nil, nil)
 		require.NoError(t, err)
 		credential := [32]byte{1}
-		require.NoError(t, g.Open(t.Context(), "b1", "m1", credential))
-		require.NoError(t, g.Open(t.Context(), "b1", "m1", credential), "the answer to the first may have been lost")
-		require.Error(t, g.Open(t.Context(), "b1", "m2", credential))
-		require.Error(t, g.Open(t.Context(), "b1", "m1", [32]byte{2}))
+		require.NoError(t, g.Open(t.Context(), "b1", "m1", "node1", credential))
+		require.NoError(t, g.Open(t.Context(), "b1", "m1", "node1", credential), "the answer to the first may have been lost")
+		require.Error(t, g.Open(t.Context(), "b1", "m2", "node1", credential))
+		require.Error(t, g.Open(t.Context(), "b1", "m1", "node1", [32]byte{2}))
 		_, _, err = g.Mint(t.Context(), "b1", credential)
 		require.NoError(t, err)
-		require.Error(t, g.Open(t.Context(), "b1", "m1", credential), "a boot that was minted for is not begun anew")
+		require.Error(t, g.Open(t.Context(), "b1", "m1", "node1", credential), "a boot that was minted for is not begun anew")
 		require.NoError(t, s.Close())
 	}
 }

@@ -27,7 +27,7 @@ func TestBootsGoOnWithoutSpace(t *testing.T) {
 	require.NoError(t, err)
 
 	grant, done := bootOnce(t, g, "b1", "m")
-	require.Error(t, g.Open(t.Context(), "b1", "m", [32]byte{1}), "a boot id is used once")
+	require.Error(t, g.Open(t.Context(), "b1", "m", "node1", [32]byte{1}), "a boot id is used once")
 	_, err = g.Redeem(t.Context(), grant, testAddr(1))
 	require.Equal(t, CodeGrantBurned, code(t, err))
 	_, err = g.Done(t.Context(), done)
@@ -89,7 +89,7 @@ func TestRebootInMemory(t *testing.T) {
 
 	revive(t, p.g, openStore(t, dir))
 	c.Add(time.Minute)
-	require.NoError(t, p.g.Open(t.Context(), "b-3", "b", [32]byte{1}))
+	require.NoError(t, p.g.Open(t.Context(), "b-3", "b", "node1", [32]byte{1}))
 	require.Empty(t, p.g.ledger.memory)
 	for boot, want := range map[string]string{"b": CodeGrantBurned, "b-2": CodeGrantBurned, "b-3": ""} {
 		_, _, err := p.g.Mint(t.Context(), boot, [32]byte{1})

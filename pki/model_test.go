@@ -49,7 +49,7 @@ func (m *model) open(t *rapid.T) {
 		id: fmt.Sprintf("%s-%d", m.prefix, m.opened), machine: m.prefix + rapid.SampledFrom([]string{"x", "y"}).Draw(t, "machine"),
 		credential: rapid.SampledFrom([]byte{1, 1, 1, 2}).Draw(t, "credential"), opened: m.clock.Now(),
 	}
-	require.NoError(t, m.g.Open(t.Context(), b.id, b.machine, [32]byte{b.credential}))
+	require.NoError(t, m.g.Open(t.Context(), b.id, b.machine, "node1", [32]byte{b.credential}))
 	for _, former := range m.boots {
 		if former.machine == b.machine && !former.ended && !former.superseded {
 			former.superseded, former.finished = true, m.clock.Now()

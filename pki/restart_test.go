@@ -66,7 +66,7 @@ func bootUntilKilled(dir, last string) error {
 	}
 	var grant, done Token
 	steps := map[string]func() error{
-		"open":     func() error { return g.Open(ctx, "b", "m", [32]byte{1}) },
+		"open":     func() error { return g.Open(ctx, "b", "m", "node1", [32]byte{1}) },
 		"mint":     func() error { grant, _, err = g.Mint(ctx, "b", [32]byte{1}); return err },
 		"redeem":   func() error { _, err := g.Redeem(ctx, grant, testAddr(7)); return err },
 		"mintdone": func() error { done, err = g.MintDone(ctx, "b"); return err },

@@ -33,6 +33,7 @@ const (
 type Session struct {
 	Boot       string     `json:"boot"`
 	Machine    string     `json:"machine"`
+	Name       string     `json:"name"`       // host name that the machine was told
 	Credential Digest     `json:"credential"` // fingerprint of the client certificate
 	State      State      `json:"state"`
 	Opened     time.Time  `json:"opened"`

@@ -222,7 +222,6 @@ func (s *site) httpServer() *httpboot.Server {
 			Image:  func(image, file string) (httpboot.ImageFile, bool) { return s.catalogue.Load().file(image, file) },
 			Begin:  func(r boot.Request) string { return s.journal.Boots.Begin(r.Addr, r.UUID, r.MAC, time.Now()) },
 			Saw:    s.saw,
-			Name:   func(uuid string) (string, bool) { m, ok := s.machines.Get(uuid); return m.Name, ok && m.Name != "" },
 			Done:   func(uuid, bootID string) { s.machines.Done(uuid, bootID, time.Now()) },
 			Record: s.record,
 		},
