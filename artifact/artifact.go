@@ -100,6 +100,13 @@ func Open(ctx context.Context, cfg Config, bases []ipxebuild.Base, ca *pki.Autho
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("set %s: %w", cfg.Name, err)
 	}
+	st, err := os.Lstat(cfg.Dir)
+	if err != nil {
+		return nil, fmt.Errorf("set %s: %w", cfg.Name, err)
+	}
+	if !st.IsDir() || st.Mode().Perm()&0o077 != 0 {
+		return nil, fmt.Errorf("set %s: %s would hold a private key and is open to others or not a folder: make it one with chmod 0700", cfg.Name, cfg.Dir)
+	}
 	s := &Set{Name: cfg.Name, cfg: cfg, bases: bases, ca: ca}
 	if err := s.make(ctx); err != nil {
 		return nil, fmt.Errorf("set %s: %w", cfg.Name, err)
@@ -150,7 +157,7 @@ func (s *Set) make(ctx context.Context) error {
 	for _, f := range laid {
 		sum := sha256.Sum256(f.Data)
 		files[f.Name] = File{Data: f.Data, SHA256: hex.EncodeToString(sum[:]), HoldsKey: f.HoldsKey}
-		if err := renameio.WriteFile(filepath.Join(s.cfg.Dir, filepath.Base(f.Name)), f.Data, 0o600); err != nil {
+		if err := renameio.WriteFile(filepath.Join(s.cfg.Dir, filepath.Base(f.Name)), f.Data, 0o600, renameio.WithTempDir(s.cfg.Dir)); err != nil {
 			return fmt.Errorf("write %s: %w", f.Name, err)
 		}
 	}
@@ -201,7 +208,7 @@ func (cfg Config) credential(ctx context.Context, ca *pki.Authority) (credential
 	c := credential{cert: issued.Certificate, key: x509.MarshalPKCS1PrivateKey(issued.Key)}
 	out := append(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.cert.Raw}),
 		pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: c.key})...)
-	if err := renameio.WriteFile(path, out, 0o600); err != nil {
+	if err := renameio.WriteFile(path, out, 0o600, renameio.WithTempDir(cfg.Dir)); err != nil {
 		return credential{}, fmt.Errorf("write certificate: %w", err)
 	}
 	return c, nil

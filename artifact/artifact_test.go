@@ -124,3 +124,17 @@ func TestOpenRefusesNames(t *testing.T) {
 	require.ErrorContains(t, err, "set name")
 	require.NoDirExists(t, w.cfg.Dir, "nothing is left behind")
 }
+
+func TestT30_FolderOfASetIsNobodyElses(t *testing.T) {
+	w := newWorld(t)
+	elsewhere := t.TempDir()
+	require.NoError(t, os.MkdirAll(filepath.Dir(w.cfg.Dir), 0o700))
+	require.NoError(t, os.Symlink(elsewhere, w.cfg.Dir))
+	_, err := Open(t.Context(), w.cfg, nil, w.ca)
+	require.ErrorContains(t, err, "chmod 0700")
+	require.NoError(t, os.Remove(w.cfg.Dir))
+	require.NoError(t, os.Mkdir(w.cfg.Dir, 0o700))
+	require.NoError(t, os.Chmod(w.cfg.Dir, 0o755))
+	_, err = Open(t.Context(), w.cfg, nil, w.ca)
+	require.ErrorContains(t, err, "open to others")
+}

@@ -4,6 +4,7 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -105,10 +106,11 @@ func TestPlanScripts(t *testing.T) {
 	local := testInventory()
 	local.Machines[uuidA] = Machine{UUID: uuidA, Name: "n", Policy: PolicyLocal}
 	for name, p := range map[string]Plan{
-		"boot":    boots,
-		"wait":    Decide(Request{UUID: uuidA}, held),
-		"local":   Decide(Request{UUID: uuidA}, local),
-		"refusal": Refusal("bad-request", "mac \"x${y}\nz\" is not a MAC"),
+		"boot":           boots,
+		"wait":           Decide(Request{UUID: uuidA}, held),
+		"local":          Decide(Request{UUID: uuidA}, local),
+		"refusal-quoted": Refusal("bad-request", `arch "a || poweroff && # x ; y \`+strings.Repeat(" long", 99)),
+		"refusal":        Refusal("bad-request", "mac \"x${y}\nz\" is not a MAC"),
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, err := p.Script(Endpoint{Base: "https://ipxe.example.com", Boot: "0011223344556677"})

@@ -62,8 +62,17 @@ func (p Plan) bootScript(s *Script, at Endpoint) {
 
 // Refusal is the script for a caller that is known but may not boot.
 func Refusal(code, reason string) Plan {
-	return Plan{}.refuse(code, onePrintableLine(reason))
+	words := strings.Fields(onePrintableLine(reason[:min(len(reason), maxReason)]))
+	for i, w := range words {
+		if w == "||" || w == "&&" || w == ";" || w[0] == '#' || strings.HasSuffix(w, `\`) {
+			words[i] = "'" + w + "'" // no meaning left to iPXE
+		}
+	}
+	return Plan{}.refuse(code, strings.Join(words, " "))
 }
+
+// maxReason keeps a reason on a few lines of a console.
+const maxReason = 200
 
 // onePrintableLine makes any text fit for a console line.
 func onePrintableLine(s string) string {

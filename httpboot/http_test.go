@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"strings"
 	"sync/atomic"
@@ -362,4 +363,10 @@ func TestT04_FailedAcceptDoesNotEndTheServer(t *testing.T) {
 	require.Equal(t, http.StatusOK, w.do(w.client(client{cert: w.setCert()}), http.MethodGet, "https://ipxe.test"+testQuery).status)
 	cancel()
 	require.NoError(t, <-done)
+}
+
+func TestT07_OneIPv6NetworkCountsAsOneAddress(t *testing.T) {
+	for addr, want := range map[string]string{"10.0.0.1": "10.0.0.1", "fd00:77::1": "fd00:77::", "fd00:77::ffff:1": "fd00:77::", "fd00:78::1": "fd00:78::"} {
+		require.Equal(t, want, network(netip.MustParseAddr(addr)).String())
+	}
 }

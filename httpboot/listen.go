@@ -34,12 +34,24 @@ func (l *limited) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err // the caller knows net.ErrClosed
 		}
-		addr := remoteAddr(c)
+		addr := network(remoteAddr(c))
 		if l.take(addr) {
 			return &counted{Conn: c, give: sync.OnceFunc(func() { l.give(addr) })}, nil
 		}
 		_ = c.Close() // over the limit; nobody to tell
 	}
+}
+
+// network is what one host can have addresses of: in IPv6 a whole /64.
+func network(a netip.Addr) netip.Addr {
+	if !a.Is6() {
+		return a
+	}
+	p, err := a.Prefix(64)
+	if err != nil { // no zone, no other length
+		return a
+	}
+	return p.Addr()
 }
 
 func (l *limited) take(a netip.Addr) bool {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -121,7 +122,7 @@ func (s *Server) recordTLS(host *vhost, hello *tls.ClientHelloInfo, c *tls.Conn,
 		return
 	}
 	e := s.event(boot.StageTLS, remoteAddr(c), start)
-	e.Name = hello.ServerName[:min(len(hello.ServerName), maxName)]
+	e.Name = strings.Trim(strconv.QuoteToASCII(hello.ServerName[:min(len(hello.ServerName), maxName)]), `"`)
 	if err != nil {
 		e.Code, e.Error = "tls-failed", explainTLS(err)
 	} else {

@@ -266,8 +266,11 @@ func TestT04_FloodDoesNotPushBootsOutOfTheJournal(t *testing.T) {
 	require.NoError(t, err)
 	j.Record(boot.Event{Stage: boot.StageScript, Boot: "b", Machine: uuidOf(1)}, t0)
 	addr := netip.MustParseAddr("10.0.0.1")
-	for range 2 * keepEvents {
-		addr = addr.Next()
+	j.Boots.Begin(addr.Next(), uuidOf(1), "m1", t0) // also from a machine's own address
+	for n := range 2 * keepEvents {
+		if n%2 == 0 {
+			addr = addr.Next()
+		}
 		j.Record(boot.Event{Stage: boot.StageTFTPRequest, Addr: addr}, t0)
 	}
 	events := j.Since(0)

@@ -85,6 +85,7 @@ func OpenJournal(ctx context.Context, s *store.Store, log *slog.Logger, observe 
 // the one that goes on at its address.
 func (j *Journal) Record(e boot.Event, now time.Time) {
 	e.Time = now.UTC()
+	stranger := e.Machine == "" // an address proves nothing, whoever was seen there
 	if e.Boot == "" && e.Addr.IsValid() {
 		if e.Stage == boot.StageTFTPRequest || e.Stage == boot.StageArtifact {
 			j.Boots.Restart(e.Addr)
@@ -101,7 +102,7 @@ func (j *Journal) Record(e boot.Event, now time.Time) {
 	if j.observe != nil {
 		j.observe(e)
 	}
-	if e.Machine == "" && !j.nameless.AllowN(now, 1) {
+	if stranger && !j.nameless.AllowN(now, 1) {
 		j.countDropped()
 		return
 	}

@@ -164,7 +164,7 @@ func (d *directory) writeFormat() error {
 	if d.fresh {
 		line += " unfinished"
 	}
-	if err := renameio.WriteFile(filepath.Join(d.path, formatName), []byte(line+"\n"), 0o600); err != nil {
+	if err := renameio.WriteFile(filepath.Join(d.path, formatName), []byte(line+"\n"), 0o600, renameio.WithTempDir(d.path)); err != nil {
 		return fmt.Errorf("write the format: %w", err)
 	}
 	dir, err := os.Open(d.path)

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"net"
 	"net/http"
 	"net/http/pprof"
+	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -75,5 +77,21 @@ func (m *metrics) handler(ready func() error) http.Handler {
 	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
 	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
-	return mux
+	return loopbackOnly(mux)
+}
+
+// loopbackOnly refuses what a web page makes a browser on this host ask under
+// a name of its own (DNS rebinding).
+func loopbackOnly(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		host := req.Host
+		if bare, _, err := net.SplitHostPort(host); err == nil {
+			host = bare
+		}
+		if host != "localhost" && !net.ParseIP(strings.Trim(host, "[]")).IsLoopback() {
+			http.Error(w, "ask for a loopback address", http.StatusForbidden)
+			return
+		}
+		h.ServeHTTP(w, req)
+	})
 }

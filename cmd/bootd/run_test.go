@@ -209,6 +209,13 @@ func holdsKey(data, key []byte) bool {
 func TestT33_MetricsAreOnLoopbackOnly(t *testing.T) {
 	d := newDaemon(t, "", "")
 	d.start()
+	rebound, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+d.ports.metrics+"/debug/pprof/cmdline", http.NoBody)
+	require.NoError(t, err)
+	rebound.Host = "evil.example"
+	res, err := http.DefaultClient.Do(rebound)
+	require.NoError(t, err)
+	require.NoError(t, res.Body.Close())
+	require.Equal(t, http.StatusForbidden, res.StatusCode)
 	for _, addr := range []string{d.ports.http, d.ports.https} {
 		tr := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
 		c := &http.Client{Transport: tr}
