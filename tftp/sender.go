@@ -25,6 +25,9 @@ type wire interface {
 	Recv(ctx context.Context, p []byte, deadline time.Time) (int, error)
 }
 
+// maxStall is how long a client may repeat itself without confirming a block.
+const maxStall = time.Minute
+
 // sender is one transfer. Lock-step is a window of one block (RFC 7440 section 4).
 //
 // Blocks are counted from 1 without wrapping; on the wire they are cut to 16
@@ -43,6 +46,7 @@ type sender struct {
 	high   int64 // last block ever sent
 	last   int64 // last block of the file: the first that is not full
 	sentAt time.Time
+	moved  time.Time // when a new block was last confirmed
 
 	answered    bool
 	resent      bool // the flight that is out holds repeated blocks
@@ -176,6 +180,10 @@ func (s *sender) timeout() error {
 		}
 		return fmt.Errorf("block %d of %d, %d retries: %w", s.sent, s.last, limit, errSilent)
 	}
+	// A client that repeats itself for ever lives, but holds a place (T4).
+	if s.answered && time.Since(s.moved) > max(maxStall, retriesAnswered*s.wait()) {
+		return fmt.Errorf("block %d of %d, none confirmed since %s: %w", s.sent, s.last, s.moved.Format(time.TimeOnly), errStalled)
+	}
 	s.retries++
 	s.pacer.timeouts++
 	return nil
@@ -198,7 +206,7 @@ func (s *sender) ack(number uint16) bool {
 	}
 	s.heard()
 	s.acked += ahead
-	s.retries = 0
+	s.retries, s.moved = 0, time.Now()
 	if s.acked == s.sent && !s.resent {
 		s.pacer.measured(time.Since(s.sentAt))
 	}
@@ -220,7 +228,7 @@ func (s *sender) aborted(a answer) error {
 
 func (s *sender) heard() {
 	if !s.answered {
-		s.answered = true
+		s.answered, s.moved = true, time.Now()
 		s.answer()
 	}
 }

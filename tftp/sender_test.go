@@ -372,3 +372,30 @@ func TestSenderAllocatesNothingPerBlock(t *testing.T) {
 	}
 	require.InDelta(t, allocs(10), allocs(10_000), 5)
 }
+
+// stuck confirms one block, and from then on repeats that every four seconds.
+type stuck struct{ first bool }
+
+func (*stuck) Send([]byte) {}
+
+func (w *stuck) Recv(_ context.Context, p []byte, deadline time.Time) (int, error) {
+	if !w.first {
+		w.first = true
+		return copy(p, ackPacket(1)), nil
+	}
+	if wait := time.Until(deadline); wait < 4*time.Second {
+		time.Sleep(wait)
+		return 0, os.ErrDeadlineExceeded
+	}
+	time.Sleep(4 * time.Second)
+	return copy(p, ackPacket(1)), nil
+}
+
+func TestT04_ClientWithoutProgressIsDropped(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		begun := time.Now()
+		s := newSender(&stuck{}, section(content(5000)), terms{block: 512, window: 1}, &bufferPool{}, func() {})
+		require.ErrorIs(t, s.run(t.Context()), errStalled)
+		require.Less(t, time.Since(begun), 2*time.Minute)
+	})
+}

@@ -68,6 +68,7 @@ var (
 	ErrSizeProbe = errors.New("client wanted the size only")
 
 	errEvicted  = fmt.Errorf("%w: dropped, too many wait for a first answer", ErrNoAnswer)
+	errStalled  = errors.New("client makes no progress")
 	errSilent   = errors.New("client has stopped answering")
 	errDeadline = errors.New("transfer took too long")
 	errStopping = errors.New("server is stopping")
