@@ -73,13 +73,3 @@ func testNames(t *testing.T) map[string]bool {
 	}
 	return names
 }
-
-// TestNoPathsOfOneMachine keeps the machine that this was written on out of the
-// project: package mirrors are taken from each machine's own configuration.
-func TestNoPathsOfOneMachine(t *testing.T) {
-	forEachGoFile(t, func(_, file string) {
-		src, err := os.ReadFile(file)
-		require.NoError(t, err)
-		require.NotRegexp(t, `deb\.debian\.org|proxy\.golang\.org|/root/`, string(src), file)
-	})
-}
