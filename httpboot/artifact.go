@@ -20,7 +20,7 @@ func (s *Server) plain(w http.ResponseWriter, req *http.Request) error {
 
 // artifact answers GET and HEAD of a set's file. UEFI HTTP Boot asks for the
 // size by HEAD first and reads the body on the same connection (seen with OVMF
-// 2022.11 and 2025.02). A file with a key never leaves over HTTPS without a
+// 2022.11). A file with a key never leaves over HTTPS without a
 // client's proof, and over plain HTTP only where the operator chose so (T14).
 func (s *Server) artifact(w http.ResponseWriter, req *http.Request, name string) (err error) {
 	start := s.Now()
