@@ -4,7 +4,7 @@
 #   deps.sh [all]    everything (what `make deps` runs)
 #   deps.sh tools    the pinned Go tools, linked into .bin/
 #   deps.sh lab      the programs the lab runs and the materials it boots
-#   deps.sh pin      write the mirror's current versions and digests into lab/materials.txt
+#   deps.sh pin [package...]  write the mirror's current versions and digests into lab/materials.txt, of these only
 #   deps.sh mirror   print the archive that the materials come from
 #
 # Programs are installed by apt-get, which needs root; all else goes without root into a cache outside of the tree,
@@ -42,12 +42,25 @@ TOOLS
 
 # --- programs -------------------------------------------------------------------------------------------------------
 
-# programs installs what is missing, by command rather than by package: whoever built QEMU himself is served too.
+# programs installs what is missing of the commands and their packages on standard input. It asks by command rather than
+# by package: whoever built QEMU himself is served too.
 programs() {
   local missing=()
   while read -r command package; do
     PATH=$PATH:/usr/sbin:/sbin command -v "$command" >/dev/null || missing+=("$package")
-  done <<'PROGRAMS'
+  done
+  [ ${#missing[@]} -gt 0 ] || return 0
+  if [ "$(id -u)" != 0 ]; then
+    die "missing: ${missing[*]}; as root run: apt-get install --no-install-recommends ${missing[*]}"
+  fi
+  say "installing ${missing[*]}"
+  { apt-get -q update && DEBIAN_FRONTEND=noninteractive apt-get -qy install --no-install-recommends "${missing[@]}"; } \
+    </dev/null >"$cache/apt-install.log" 2>&1 || { tail -5 "$cache/apt-install.log" >&2; die "apt-get failed, see $cache/apt-install.log"; }
+}
+
+# What it takes to boot a machine.
+lab_programs() {
+  cat <<'PROGRAMS'
 qemu-system-x86_64 qemu-system-x86
 dnsmasq dnsmasq-base
 ip iproute2
@@ -56,13 +69,23 @@ openssl openssl
 dpkg-deb dpkg
 flock util-linux
 PROGRAMS
-  [ ${#missing[@]} -gt 0 ] || return 0
-  if [ "$(id -u)" != 0 ]; then
-    die "missing: ${missing[*]}; as root run: apt-get install --no-install-recommends ${missing[*]}"
-  fi
-  say "installing ${missing[*]}"
-  { apt-get -q update && DEBIAN_FRONTEND=noninteractive apt-get -qy install --no-install-recommends "${missing[@]}"; } \
-    >"$cache/apt-install.log" 2>&1 || { tail -5 "$cache/apt-install.log" >&2; die "apt-get failed, see $cache/apt-install.log"; }
+}
+
+# What only tests use: other people's readers of what we write, and the compilers of the committed boot programs.
+test_programs() {
+  cat <<'PROGRAMS'
+qemu-system-aarch64 qemu-system-arm
+systemd-analyze systemd
+xorriso xorriso
+mdir mtools
+fdisk fdisk
+file file
+osslsigncode osslsigncode
+gcc gcc
+ld binutils
+aarch64-linux-gnu-gcc gcc-aarch64-linux-gnu
+aarch64-linux-gnu-ld binutils-aarch64-linux-gnu
+PROGRAMS
 }
 
 # --- materials ------------------------------------------------------------------------------------------------------
@@ -203,24 +226,26 @@ fetch_materials() {
     file=$(cached $row || fetch $row)
     suite=$(cut -d' ' -f2 <<<"$row")
     say "unpacking $(basename "$file")"
-    mkdir -p "$materials.new/$suite"
+    mkdir -p "$materials.new/$suite" "$materials.new/debs/$suite"
     dpkg-deb --extract "$file" "$materials.new/$suite"
+    ln "$file" "$materials.new/debs/$suite/" # which of the cached files are the pinned ones
   done < <(rows)
   { key; inventory "$materials.new"; } >"$materials.new/stamp"
   rm -rf "$materials"
   mv "$materials.new" "$materials"
 }
 
-# pin keeps comments, packages and suites of the list and renews versions and digests.
+# pin keeps comments, packages and suites of the list and renews versions and digests: all, or of the packages named. A
+# new row starts as "package suite".
 pin() {
   local name current digest
   private_apt
   while IFS= read -r line; do
-    if [[ $line =~ ^[[:space:]]*(#|$) ]]; then
+    read -r package suite _ <<<"$line" || true
+    if [[ $line =~ ^[[:space:]]*(#|$) ]] || { [ $# -gt 0 ] && [[ " $* " != *" $package "* ]]; }; then
       printf '%s\n' "$line"
       continue
     fi
-    read -r package suite _ <<<"$line"
     name=$(successor "$package" "$suite")
     read -r _ current digest < <(offer "$name" "$suite") || die "$name: not in suite $suite"
     printf '%s %s %s %s\n' "$name" "$suite" "$current" "$digest"
@@ -236,10 +261,10 @@ mkdir -p "$cache" 2>/dev/null && [ -w "$cache" ] && { [ ! -e "$cache/lock" ] || 
 exec 9>"$cache/lock"
 flock -w 900 9 || die "another deps.sh holds $cache/lock"
 case ${1:-all} in
-all) programs; fetch_materials; go_tools ;;
-lab) programs; fetch_materials ;;
+all) { lab_programs; test_programs; } | programs; fetch_materials; go_tools ;;
+lab) lab_programs | programs; fetch_materials ;;
 tools) go_tools ;;
-pin) programs; pin ;;
+pin) lab_programs | programs; pin "${@:2}" ;;
 mirror) mirror ;;
 *) die "usage: deps.sh [all|tools|lab|pin|mirror]" ;;
 esac

@@ -12,10 +12,15 @@ func exampleOptions(dir string) Options {
 	return Options{
 		Dir:    dir,
 		Domain: "lab.test",
-		DHCP:   DHCP{File: "rack1/snponly.efi", URL: "http://boot.lab.test/rack1/snponly.efi"},
+		DHCP: DHCP{
+			File: "rack1/snponly.efi", URL: "http://boot.lab.test/rack1/snponly.efi",
+			BIOS: "rack1.undionly", ARM64: "rack1.arm64.efi",
+		},
 		ByMAC: map[string]DHCP{
 			"52:54:00:00:00:03": {NextServer: "10.77.0.2", File: "other/snponly.efi"},
 			"52:54:00:00:00:02": {},
+			"52:54:00:00:00:04": {BIOS: "rack1/undionly.kpxe", IPXE: "rack1.ipxe"},
+			"52:54:00:00:00:05": {BIOS: "rack1/undionly.kpxe", IPXE: "rack1.ipxe", PlainROM: true},
 		},
 	}
 }

@@ -1,9 +1,9 @@
 // Package lab boots virtual bare-metal machines with real firmware against a boot server, on one machine and without
-// a cable: a bridge, dnsmasq as the customer's DHCP and DNS server, QEMU with OVMF, and a small guest that runs the
-// real Ignition. Everything lives in namespaces of its own and is gone when the program ends.
+// a cable: a bridge, dnsmasq as the customer's DHCP and DNS server, QEMU with OVMF, AAVMF or SeaBIOS, and a small guest
+// that runs the real Ignition. Everything lives in namespaces of its own and is gone when the program ends.
 //
 // It is not a test of anything: tests and the demo use it, and it knows nothing of bootd beyond how to start a program.
-// It is not a general virtual machine manager either: one architecture, one card per machine, no disk.
+// It is not a general virtual machine manager either: one card per machine, at most one disk.
 //
 // Begin with Enter (once, first), then FindMaterials, New, Start the server under test, Boot a Machine, and WaitFor a
 // line on its serial console. Everything that happened lies in Options.Dir afterwards.

@@ -36,13 +36,18 @@ func TestMachines(t *testing.T) {
 		Domain:    "lab.test",
 		Addresses: []string{"10.77.0.2/24"},
 		DHCP:      DHCP{URL: "http://boot.lab.test/rack1/snponly.efi"},
-		ByMAC:     map[string]DHCP{"52:54:00:00:00:02": {NextServer: "10.77.0.2", File: "rack2/snponly.efi"}},
+		ByMAC: map[string]DHCP{
+			"52:54:00:00:00:02": {NextServer: "10.77.0.2", File: "rack2/snponly.efi"},
+			"52:54:00:00:00:03": {NextServer: "10.77.0.2", BIOS: "rack2.undionly"},
+		},
 	})
 	server := startBootServer(t)
 	ctx := soon(t)
 	byHTTP, err := l.Boot(ctx, Machine{Name: "http", MAC: "52:54:00:00:00:01", UUID: testUUID, Serial: "SN-1", Boot: HTTP})
 	require.NoError(t, err)
 	byPXE, err := l.Boot(ctx, Machine{Name: "pxe", MAC: "52:54:00:00:00:02", UUID: testUUID, Boot: PXE})
+	require.NoError(t, err)
+	byROM, err := l.Boot(ctx, Machine{Name: "rom", MAC: "52:54:00:00:00:03", UUID: testUUID, Firmware: BIOS, Boot: PXE})
 	require.NoError(t, err)
 	kernel, initrd, err := BuildGuest(l.options.Materials, t.TempDir())
 	require.NoError(t, err)
@@ -58,9 +63,34 @@ func TestMachines(t *testing.T) {
 	t.Run("guest", func(t *testing.T) { guestRunsIgnition(ctx, t, whole, server) })
 	t.Run("firmware by HTTP", func(t *testing.T) { firmwareHTTP(ctx, t, byHTTP, server) })
 	t.Run("firmware by PXE", func(t *testing.T) {
-		require.Regexp(t, "^\x00\x01rack2/snponly.efi\x00octet\x00", receive(ctx, t, server.tftp))
+		asked := receive(ctx, t, server.tftp) + receive(ctx, t, server.tftp)
+		require.Contains(t, asked, "\x00\x01rack2/snponly.efi\x00octet\x00")
+		require.Contains(t, asked, "\x00\x01rack2.undionly\x00octet\x00")
 		byPXE.Kill()
+		byROM.Kill()
 	})
+}
+
+// TestMachineBootsMedia boots a sector that prints a word from everything that SeaBIOS takes for a disk.
+func TestMachineBootsMedia(t *testing.T) {
+	if testing.Short() {
+		t.Skip("boots virtual machines")
+	}
+	l := open(t, Options{Materials: needMaterials(t)})
+	sector := make([]byte, 1<<20)
+	copy(sector, "\x31\xc0\x8e\xd8\xbe\x11\x7c"+ // xor ax,ax; mov ds,ax; mov si,text
+		"\xac\xb4\x0e\xcd\x10\x3c\x0a\x75\xf7\xf4"+ // next: lodsb; mov ah,14; int 16 (write); cmp al,10; jne next; hlt
+		"LAB-SECTOR\r\n") // 0x7c11
+	copy(sector[510:], "\x55\xaa")
+	media := filepath.Join(t.TempDir(), "media")
+	require.NoError(t, os.WriteFile(media, sector, 0o600))
+	for name, source := range map[string]Source{"usb": USB, "disk": Disk} {
+		p, err := l.Boot(soon(t), Machine{Name: name, MAC: "52:54:00:00:00:01", UUID: testUUID, Firmware: BIOS, Boot: source, Media: media})
+		require.NoError(t, err)
+		_, err = p.WaitFor(soon(t), regexp.MustCompile("LAB-SECTOR"))
+		require.NoError(t, err)
+		p.Kill()
+	}
 }
 
 // Real firmware powers up, gets an address and asks for what DHCP named.
@@ -149,7 +179,7 @@ type bootServer struct{ head, done, tftp chan string }
 // startBootServer answers on the lab's addresses until the test ends.
 func startBootServer(t *testing.T) *bootServer {
 	t.Helper()
-	s := &bootServer{head: make(chan string, 8), done: make(chan string, 8), tftp: make(chan string, 1)}
+	s := &bootServer{head: make(chan string, 8), done: make(chan string, 8), tftp: make(chan string, 64)}
 	conn, err := new(net.ListenConfig).ListenPacket(t.Context(), "udp", "10.77.0.2:69")
 	require.NoError(t, err)
 	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", ServerIP+":80")
@@ -158,9 +188,18 @@ func startBootServer(t *testing.T) *bootServer {
 	var running sync.WaitGroup
 	running.Go(func() { _ = server.Serve(listener) })
 	running.Go(func() {
-		packet := make([]byte, 512)
-		n, _, _ := conn.ReadFrom(packet)
-		s.tftp <- string(packet[:n])
+		// Firmware asks again when nobody answers: only what is new counts.
+		for asked := map[string]bool{}; ; {
+			packet := make([]byte, 512)
+			n, from, err := conn.ReadFrom(packet)
+			if err != nil {
+				return
+			}
+			if machine, _, _ := net.SplitHostPort(from.String()); !asked[machine] {
+				asked[machine] = true
+				s.tftp <- string(packet[:n])
+			}
+		}
 	})
 	t.Cleanup(func() {
 		_ = server.Close()

@@ -33,8 +33,36 @@ func FindMaterials() (Materials, error) {
 }
 
 // IPXE returns the path of a stock iPXE program such as "snponly.efi" (Debian trixie's 1.21.1+git20250501).
-func (m Materials) IPXE(name string) string {
-	return filepath.Join(m.Dir, "trixie/usr/lib/ipxe", name)
+func (m Materials) IPXE(name string) string { return filepath.Join(m.IPXEDir(), name) }
+
+// IPXEDir is where the stock iPXE programs lie.
+func (m Materials) IPXEDir() string { return filepath.Join(m.Dir, "trixie/usr/lib/ipxe") }
+
+// IPXE2Dir is where the stock programs of the next iPXE lie (Debian forky's 2.0.0 or what follows it there).
+func (m Materials) IPXE2Dir() string { return filepath.Join(m.Dir, "forky/usr/lib/ipxe") }
+
+// SyslinuxDirs are where pxelinux, isolinux and the modules that both load lie.
+func (m Materials) SyslinuxDirs() []string {
+	lib := filepath.Join(m.Dir, "trixie/usr/lib")
+	return []string{filepath.Join(lib, "PXELINUX"), filepath.Join(lib, "ISOLINUX"), filepath.Join(lib, "syslinux/modules/bios")}
+}
+
+// ShimDir is where a shim signed by Microsoft lies.
+func (m Materials) ShimDir() string { return filepath.Join(m.Dir, "trixie/usr/lib/shim") }
+
+// Debs returns the files of the Debian packages that boot artifacts are made of: both versions of iPXE, the older
+// first, then pxelinux, isolinux and syslinux-common.
+func (m Materials) Debs() []string {
+	var debs []string
+	for _, name := range []string{"trixie/ipxe", "forky/ipxe", "trixie/pxelinux", "trixie/isolinux", "trixie/syslinux-common"} {
+		path := filepath.Join(m.Dir, "debs", name+"_*.deb")
+		// A file that is missing is named to whoever opens it.
+		if found, err := filepath.Glob(path); err == nil && len(found) == 1 {
+			path = found[0]
+		}
+		debs = append(debs, path)
+	}
+	return debs
 }
 
 // root is the tree that the guest, the firmware and the other DHCP servers are taken from.

@@ -56,9 +56,14 @@ func TestMaterialsCommand(t *testing.T) {
 	}
 }
 
-func TestMaterialsIPXE(t *testing.T) {
+func TestMaterialsOfArtifacts(t *testing.T) {
 	m := needMaterials(t)
-	for _, name := range []string{"snponly.efi", "ipxe-amd64.efi"} {
-		require.FileExists(t, m.IPXE(name))
+	syslinux := m.SyslinuxDirs()
+	for _, path := range append(m.Debs(),
+		m.IPXE("snponly.efi"), m.IPXE("ipxe-amd64.efi"), filepath.Join(m.IPXE2Dir(), "ipxe-arm64.efi"),
+		filepath.Join(syslinux[0], "lpxelinux.0"), filepath.Join(syslinux[1], "isohdpfx.bin"), filepath.Join(syslinux[2], "ldlinux.c32"),
+		filepath.Join(m.ShimDir(), "shimx64.efi.signed"),
+	) {
+		require.FileExists(t, path)
 	}
 }

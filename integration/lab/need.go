@@ -2,7 +2,6 @@ package lab
 
 import (
 	"os"
-	"path/filepath"
 	"testing"
 )
 
@@ -20,6 +19,3 @@ func Need(t testing.TB) Materials {
 	}
 	return m
 }
-
-// IPXEDir is where the stock iPXE programs lie.
-func (m Materials) IPXEDir() string { return filepath.Dir(m.IPXE("snponly.efi")) }

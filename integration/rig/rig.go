@@ -234,7 +234,7 @@ func Missing(events []boot.Event, want []boot.Stage) []boot.Stage {
 }
 
 // Stages that a boot by the given firmware goes through.
-func Stages(f lab.Firmware) []boot.Stage {
+func Stages(f lab.Source) []boot.Stage {
 	rest := []boot.Stage{
 		boot.StageTLS, boot.StageScript, boot.StageKernel, boot.StageInitrd, boot.StageConfig, boot.StageIgnition, boot.StageDone,
 	}
