@@ -29,6 +29,7 @@ var importTable = map[string][]string{
 	// place where a word is checked.
 	"ipxebuild":      {"boot"},
 	"ipxebuild/bios": {},
+	"ipxebuild/disk": {},
 	"pki":            {"store"},
 	"inventory":      {"boot", "store"},
 	"artifact":       {"ipxebuild", "pki", "store"},
