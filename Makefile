@@ -4,9 +4,9 @@ GO    ?= go
 BIN   := $(CURDIR)/.bin
 FUZZTIME ?= 60s
 
-.PHONY: help deps build demo lab allowed test check fuzz clean
+.PHONY: help deps build demo lab allowed test e2e-artifacts check fuzz generate clean
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 deps: ## install what the lab and the checks need (idempotent)
 	@integration/deps.sh
@@ -30,11 +30,17 @@ allowed:
 test: deps build ## run all tests, end-to-end boots included
 	@integration/test.sh
 
+e2e-artifacts: deps build ## boot every format of a set by every firmware with every version of iPXE
+	@set -o pipefail; CI=true NESTBOOT_WHOLE_MATRIX=1 $(GO) test -count 1 -timeout 60m -v -run '^TestArtifactsBoot$$' ./integration | grep -v '^==='
+
 check: ## the gate: format, vet, linters, short tests, import table, tidy modules
 	@integration/check.sh
 
 fuzz: ## run every fuzz target for FUZZTIME (60s) each
 	@integration/fuzz.sh $(FUZZTIME)
+
+generate: ## compile the programs inside single-file artifacts (needs GCC of Debian 12)
+	@ipxebuild/single/stub/build.sh
 
 clean: ## remove what was built here; the cache stays
 	@rm -rf .bin .run dist
