@@ -27,15 +27,16 @@ var importTable = map[string][]string{
 	"images":   {},
 	// ipxebuild's script is built by boot's script builder: one builder, one
 	// place where a word is checked.
-	"ipxebuild":        {"boot"},
-	"ipxebuild/bios":   {},
-	"ipxebuild/disk":   {},
-	"ipxebuild/single": {"boot"},
-	"pki":              {"store"},
-	"inventory":        {"boot", "store"},
-	"artifact":         {"ipxebuild", "pki", "store"},
-	"httpboot":         {"boot", "ignition", "pki"},
-	"admin":            {"boot", "artifact", "ignition", "images", "inventory", "pki", "store"},
+	"ipxebuild":          {"boot"},
+	"ipxebuild/bios":     {},
+	"ipxebuild/disk":     {},
+	"ipxebuild/single":   {"boot"},
+	"ipxebuild/identity": {},
+	"pki":                {"store"},
+	"inventory":          {"boot", "store"},
+	"artifact":           {"ipxebuild", "pki", "store"},
+	"httpboot":           {"boot", "ignition", "pki"},
+	"admin":              {"boot", "artifact", "ignition", "images", "inventory", "pki", "store"},
 }
 
 // free may import everything of ours.
