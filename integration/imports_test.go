@@ -27,7 +27,7 @@ var importTable = map[string][]string{
 	"images":   {},
 	// ipxebuild's script is built by boot's script builder: one builder, one
 	// place where a word is checked.
-	"ipxebuild":          {"boot"},
+	"ipxebuild":          {"boot", "ipxebuild/bios", "ipxebuild/disk", "ipxebuild/single"},
 	"ipxebuild/bios":     {},
 	"ipxebuild/disk":     {},
 	"ipxebuild/single":   {"boot"},

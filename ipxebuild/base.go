@@ -1,20 +1,25 @@
-// Package ipxebuild makes boot artifacts from stock iPXE binaries: it patches
-// the trust root in, renders the script that carries a set's identity, and
-// lays both out as the files of a set.
+// Package ipxebuild makes boot artifacts from stock iPXE binaries: it reads the
+// binaries out of packages and folders, patches the trust root in, renders the
+// script that carries a set's identity, and makes all formats of the set's
+// files; and it reads its own files back.
 //
-// Nothing is compiled, and nothing is read or written here: bytes in, bytes
-// out, in a few milliseconds. It does not decide who may fetch the result.
-// Begin at ReadBase, Script and Layout.
+// Nothing is compiled, and nothing is read or written but by WriteTo: bytes
+// in, bytes out, in milliseconds, the same for the same input. It does not
+// decide who may fetch the result. The formats themselves are made by bios
+// (compressed BIOS binaries), single (one-file artifacts) and disk (the image).
+//
+// Begin at ReadDeb and ReadDir, NewStock, Stock.Set, Set.Render; and Inspect.
 package ipxebuild
 
 import (
 	"bytes"
 	"crypto/sha256"
-	"debug/pe"
 	"encoding/hex"
+	"errors"
 	"fmt"
 
 	"github.com/nestboot/nestboot/boot"
+	"github.com/nestboot/nestboot/ipxebuild/bios"
 )
 
 // stockFingerprint is the SHA-256 of the root certificate of ipxe.org, which
@@ -22,70 +27,119 @@ import (
 // (src/crypto/rootcert.c; seen in Debian's 1.21.1+git20250501 and 2.0.0).
 const stockFingerprint = "9faf717b7f8ca2f93c256c79f8ac5591895d66d1ff3bee6397a70d29c65eed1a"
 
-// maxBase is the largest binary that is taken for iPXE. The largest stock one
-// has about 1 MiB.
+// maxBase is the largest binary that is taken. The largest stock one has
+// about 1 MiB.
 const maxBase = 16 << 20
 
-// Base is a stock iPXE binary that has been checked and can be patched.
+// Base is a binary that has been checked and that sets can be made of.
 type Base struct {
-	Name   string
-	Arch   boot.Arch
-	SHA256 [sha256.Size]byte // of the stock binary
-	data   []byte
-	trust  int // offset of the fingerprint
+	Name    string // of the file
+	Kind    Kind
+	Arch    boot.Arch
+	Version string            // of iPXE as the binary says; empty for others
+	SHA256  [sha256.Size]byte // of the stock binary
+	Data    []byte            // the stock binary; not to be changed
+
+	image   *bios.Image // of KindKPXE and KindLKRN
+	trust   int         // offset of the fingerprint, in Data or in the image's payload
+	lacks   []string    // optional commands that it does not have
+	partner string      // of a shim: the name under which it starts the next program
 }
 
-// ReadBase checks that data is a stock UEFI iPXE binary: a whole PE file for
-// an architecture that we know, holding iPXE's root fingerprint exactly once.
-// The error names the file and what to do. It keeps data.
+// ReadBase checks that data is one of the binaries that sets are made of, by
+// its name: a whole file of the format and for an architecture that we know;
+// if it is iPXE, holding iPXE's root fingerprint exactly once, BIOS binaries
+// after unpacking. A signed .efi is accepted as it is and never patched. The
+// error names the file and what to do. It keeps data.
 func ReadBase(name string, data []byte) (Base, error) {
-	const fix = "want a stock binary as Debian's package ipxe 1.21.1 or newer ships it"
+	kind, ok := kinds[name]
+	if !ok {
+		return Base{}, fmt.Errorf("%s is not the name of a binary that sets are made of", name)
+	}
+	fix := "want a stock binary as Debian's package ipxe 1.21.1 or newer ships it"
+	if !kind.isIPXE() {
+		fix = "want it as Debian ships it, in pxelinux, isolinux, syslinux-common or shim-signed"
+	}
 	if len(data) > maxBase {
-		return Base{}, fmt.Errorf("%s has %d bytes, more than any iPXE binary: %s", name, len(data), fix)
+		return Base{}, fmt.Errorf("%s has %d bytes, more than any boot program: %s", name, len(data), fix)
 	}
-	arch, err := peArch(data)
+	b := Base{Name: name, Kind: kind, Arch: boot.AMD64, SHA256: sha256.Sum256(data), Data: data}
+	if err := b.read(); err != nil {
+		return Base{}, fmt.Errorf("%s %w: %s", name, err, fix)
+	}
+	return b, nil
+}
+
+func (b *Base) read() error {
+	switch b.Kind {
+	case KindEFI, KindShim:
+		return b.readEFI()
+	case KindKPXE, KindLKRN:
+		return b.readBIOS()
+	}
+	return b.readSyslinux()
+}
+
+// readBIOS unpacks the binary and looks inside.
+func (b *Base) readBIOS() error {
+	image, err := bios.Read(b.Data)
 	if err != nil {
-		return Base{}, fmt.Errorf("%s is not a UEFI program (%w): %s", name, err, fix)
+		return fmt.Errorf("is not a BIOS iPXE: %w", err)
 	}
+	if want := map[Kind]bios.Kind{KindKPXE: bios.KPXE, KindLKRN: bios.LKRN}[b.Kind]; image.Kind() != want {
+		return fmt.Errorf("is a %s by its content", image.Kind())
+	}
+	payload := image.Payload()
+	b.image = image
+	if err := b.readIPXE(payload); err != nil {
+		return err
+	}
+	b.Version = plainVersion(payload)
+	return b.needVersion()
+}
+
+// readIPXE finds what is patched and what iPXE can do, in plain machine code.
+func (b *Base) readIPXE(code []byte) error {
 	stock, err := hex.DecodeString(stockFingerprint)
 	if err != nil {
-		return Base{}, fmt.Errorf("decode stock fingerprint: %w", err)
+		return fmt.Errorf("cannot be checked: decode stock fingerprint: %w", err)
 	}
-	if n := bytes.Count(data, stock); n != 1 {
-		return Base{}, fmt.Errorf("%s holds the fingerprint of iPXE's root certificate %d times instead of once, "+
-			"so its trust cannot be patched: %s", name, n, fix)
+	if n := bytes.Count(code, stock); n != 1 {
+		return fmt.Errorf("holds the fingerprint of iPXE's root certificate %d times instead of once, "+
+			"so its trust cannot be patched", n)
 	}
-	return Base{Name: name, Arch: arch, SHA256: sha256.Sum256(data), data: data, trust: bytes.Index(data, stock)}, nil
-}
-
-// Trust is the binary with its trust root replaced by the certificate whose
-// DER encoding has the given SHA-256.
-func (b Base) Trust(root [sha256.Size]byte) []byte {
-	out := bytes.Clone(b.data)
-	copy(out[b.trust:], root[:])
-	return out
-}
-
-// peArch reads the architecture of an EFI application and checks that the
-// file holds all of its sections.
-func peArch(data []byte) (boot.Arch, error) {
-	f, err := pe.NewFile(bytes.NewReader(data))
-	if err != nil {
-		return "", fmt.Errorf("read PE header: %w", err)
-	}
-	for _, s := range f.Sections {
-		if end := uint64(s.Offset) + uint64(s.Size); end > uint64(len(data)) {
-			return "", fmt.Errorf("section %q ends at %d of %d bytes: the file is cut short", s.Name, end, len(data))
+	b.trust = bytes.Index(code, stock)
+	for _, command := range optionalCommands {
+		if !bytes.Contains(code, []byte(command+"\x00")) {
+			b.lacks = append(b.lacks, command)
 		}
 	}
-	if h, ok := f.OptionalHeader.(*pe.OptionalHeader64); !ok || h.Subsystem != pe.IMAGE_SUBSYSTEM_EFI_APPLICATION {
-		return "", fmt.Errorf("not a 64-bit EFI application")
+	return nil
+}
+
+func (b *Base) needVersion() error {
+	if b.Version == "" {
+		return errors.New("does not say which version of iPXE it is")
 	}
-	switch f.Machine {
-	case pe.IMAGE_FILE_MACHINE_AMD64:
-		return boot.AMD64, nil
-	case pe.IMAGE_FILE_MACHINE_ARM64:
-		return boot.ARM64, nil
+	return nil
+}
+
+// lack is a command of those given that the base does not have; empty: none.
+func (b *Base) lack(commands []string) string {
+	for _, c := range commands {
+		for _, l := range b.lacks {
+			if c == l {
+				return c
+			}
+		}
 	}
-	return "", fmt.Errorf("machine type %#x is neither x86-64 nor arm64", f.Machine)
+	return ""
+}
+
+// patch is a UEFI binary with its trust root replaced by the certificate whose
+// DER encoding has the given SHA-256.
+func (b Base) patch(root [sha256.Size]byte) []byte {
+	out := bytes.Clone(b.Data)
+	copy(out[b.trust:], root[:])
+	return out
 }
