@@ -1,4 +1,5 @@
-// Package admin is the API for operators: machines and events, in JSON.
+// Package admin is the API for operators: artifact sets, machines and events,
+// in JSON.
 //
 // Its paths, envelopes and errors keep the shape of the API that clients of
 // this field already speak. It listens apart from everything that machines
@@ -14,24 +15,28 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/nestboot/nestboot/artifact"
 	"github.com/nestboot/nestboot/boot"
 	"github.com/nestboot/nestboot/inventory"
 )
 
 // API answers operators. All fields are required.
 type API struct {
-	Org      string // UUID of the organization; part of every path
-	Machines *inventory.Machines
-	Journal  *inventory.Journal
-	Log      *slog.Logger
-	Version  string
+	Org       string // UUID of the organization; part of every path
+	BootURL   string // https://host[:port] of the name under which sets are downloaded
+	Machines  *inventory.Machines
+	Journal   *inventory.Journal
+	Artifacts *artifact.Sets
+	Log       *slog.Logger
+	Version   string
 }
 
 // apiError is the body of every answer that is not 2xx.
 type apiError struct {
-	Status  int    `json:"status"`
-	Message string `json:"error"`
-	Code    string `json:"code"`
+	Status  int                 `json:"status"`
+	Message string              `json:"error"`
+	Code    string              `json:"code"`
+	Details map[string][]string `json:"error_details,omitempty"` // by field
 }
 
 func (e *apiError) Error() string { return e.Message }
@@ -46,25 +51,37 @@ func (a *API) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 }
 
 func (a *API) route(w http.ResponseWriter, req *http.Request, path []string) error {
-	if req.Method != http.MethodGet {
-		return &apiError{http.StatusMethodNotAllowed, "only GET is answered here", "method_not_allowed"}
-	}
 	if len(path) < 3 || path[0] != "api" || path[1] != "v1" || path[2] != "orgs" {
 		return notFound(req.URL.Path)
+	}
+	if len(path) > 3 && path[3] != a.Org {
+		return &apiError{Status: http.StatusNotFound, Message: fmt.Sprintf("organization %.60q does not exist", path[3]), Code: "not_found"}
+	}
+	if len(path) > 4 && path[4] == "ipxe_boot_artifacts" {
+		return a.artifacts(w, req, path[5:])
+	}
+	if req.Method != http.MethodGet {
+		return notAllowed("GET")
 	}
 	if len(path) == 3 {
 		return answer(w, map[string]any{"orgs": []any{map[string]string{"id": a.Org, "version": a.Version}}})
 	}
-	if path[3] != a.Org {
-		return &apiError{http.StatusNotFound, fmt.Sprintf("organization %.60q does not exist", path[3]), "not_found"}
-	}
-	switch rest := path[4:]; {
-	case len(rest) == 1 && rest[0] == "machines":
+	return a.read(w, req, path[4:])
+}
+
+// read answers what can only be looked at.
+func (a *API) read(w http.ResponseWriter, req *http.Request, path []string) error {
+	switch {
+	case len(path) == 1 && path[0] == "machines":
 		return a.machines(w)
-	case len(rest) == 2 && rest[0] == "machines":
-		return a.machine(w, rest[1])
-	case len(rest) == 1 && rest[0] == "events":
+	case len(path) == 2 && path[0] == "machines":
+		return a.machine(w, path[1])
+	case len(path) == 1 && path[0] == "events":
 		return a.events(w, req)
+	case len(path) == 1 && path[0] == "bases":
+		return a.bases(w)
+	case len(path) == 2 && path[0] == "operations":
+		return a.operation(w, req, path[1])
 	}
 	return notFound(req.URL.Path)
 }
@@ -88,7 +105,7 @@ func (a *API) machine(w http.ResponseWriter, id string) error {
 			return answer(w, map[string]any{"machine": m})
 		}
 	}
-	return &apiError{http.StatusNotFound, fmt.Sprintf("machine %.60q does not exist", id), "not_found"}
+	return &apiError{Status: http.StatusNotFound, Message: fmt.Sprintf("machine %.60q does not exist", id), Code: "not_found"}
 }
 
 // events answers the kept events after ?since=, or with Accept:
@@ -157,11 +174,15 @@ func sinceOf(req *http.Request) (int64, error) {
 	}
 	n, err := strconv.ParseInt(s, 10, 64)
 	if err != nil || n < 0 {
-		return 0, &apiError{http.StatusUnprocessableEntity, fmt.Sprintf("since %.40q is not the number of an event", s), "invalid_value"}
+		return 0, &apiError{Status: http.StatusUnprocessableEntity, Message: fmt.Sprintf("since %.40q is not the number of an event", s), Code: "invalid_value"}
 	}
 	return n, nil
 }
 
 func notFound(path string) error {
-	return &apiError{http.StatusNotFound, fmt.Sprintf("%.200q does not exist", path), "not_found"}
+	return &apiError{Status: http.StatusNotFound, Message: fmt.Sprintf("%.200q does not exist", path), Code: "not_found"}
+}
+
+func notAllowed(methods string) error {
+	return &apiError{Status: http.StatusMethodNotAllowed, Message: "only " + methods + " is answered here", Code: "method_not_allowed"}
 }

@@ -19,8 +19,11 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/nestboot/nestboot/artifact"
 	"github.com/nestboot/nestboot/boot"
+	"github.com/nestboot/nestboot/integration/lab"
 	"github.com/nestboot/nestboot/inventory"
+	"github.com/nestboot/nestboot/pki"
 	"github.com/nestboot/nestboot/store"
 )
 
@@ -31,9 +34,11 @@ const (
 	base = "/api/v1/orgs/" + org
 )
 
-func start(t *testing.T) (*API, *httptest.Server) {
+// start serves the API. Without bases, no set can be made.
+func start(t *testing.T, bases ...string) (*API, *httptest.Server) {
 	t.Helper()
-	s, err := store.Open(t.Context(), store.Config{Dir: t.TempDir()})
+	dir := t.TempDir()
+	s, err := store.Open(t.Context(), store.Config{Dir: filepath.Join(dir, "store")})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, s.Close()) })
 	log := slog.New(slog.DiscardHandler)
@@ -41,10 +46,41 @@ func start(t *testing.T) (*API, *httptest.Server) {
 	require.NoError(t, err)
 	journal, err := inventory.OpenJournal(t.Context(), s, log, nil)
 	require.NoError(t, err)
-	a := &API{Org: org, Machines: machines, Journal: journal, Log: log, Version: "v1"}
+	a := &API{Org: org, BootURL: "https://boot.test", Machines: machines, Journal: journal, Log: log, Version: "v1"}
+	a.Artifacts = openSets(t, dir, s, bases...)
 	srv := httptest.NewServer(a)
 	t.Cleanup(srv.Close)
 	return a, srv
+}
+
+// someBases is a folder with stock iPXE for UEFI alone: what is compressed takes
+// its time.
+func someBases(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	for _, name := range []string{"snponly.efi", "ipxe-amd64.efi"} {
+		data, err := os.ReadFile(filepath.Join(lab.Need(t).IPXEDir(), name))
+		require.NoError(t, err)
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name), data, 0o600))
+	}
+	return dir
+}
+
+// openSets are the artifact sets of an installation.
+func openSets(t *testing.T, dir string, s *store.Store, bases ...string) *artifact.Sets {
+	t.Helper()
+	log := slog.New(slog.DiscardHandler)
+	ca, err := pki.Open(t.Context(), pki.Config{Dir: filepath.Join(dir, "pki"), Store: s, Hosts: []string{"ipxe.test"}})
+	require.NoError(t, err)
+	bundles, err := artifact.ReadBases(bases)
+	require.NoError(t, err)
+	stock, err := artifact.OpenBases(t.Context(), bundles, filepath.Join(dir, "bases"), log)
+	require.NoError(t, err)
+	sets, err := artifact.Open(t.Context(), artifact.Config{
+		Dir: filepath.Join(dir, "sets"), URL: "https://ipxe.test", Store: s, Authority: ca, Stock: stock, Log: log, Now: time.Now,
+	})
+	require.NoError(t, err)
+	return sets
 }
 
 func (a *API) fill(t *testing.T) {
@@ -61,18 +97,18 @@ func (a *API) fill(t *testing.T) {
 	a.Journal.Record(boot.Event{Stage: boot.StageDone, Boot: "b1", Machine: r.UUID}, at.Add(time.Second))
 }
 
-func ask(t *testing.T, srv *httptest.Server, method, path string) (int, string) {
+func ask(t *testing.T, srv *httptest.Server, method, path string, body ...string) (int, string) {
 	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), method, srv.URL+path, http.NoBody)
+	req, err := http.NewRequestWithContext(t.Context(), method, srv.URL+path, strings.NewReader(strings.Join(body, "")))
 	require.NoError(t, err)
 	res, err := http.DefaultTransport.RoundTrip(req)
 	require.NoError(t, err)
 	defer func() { _ = res.Body.Close() }()
-	body, err := io.ReadAll(res.Body)
+	data, err := io.ReadAll(res.Body)
 	require.NoError(t, err)
 	require.Equal(t, "application/json", res.Header.Get("Content-Type"))
-	require.True(t, json.Valid(body), "JSON whatever the answer")
-	return res.StatusCode, string(body)
+	require.True(t, json.Valid(data), "JSON whatever the answer")
+	return res.StatusCode, string(data)
 }
 
 func TestAnswersGolden(t *testing.T) {
@@ -99,15 +135,20 @@ func TestAnswersGolden(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			status, got := ask(t, srv, http.MethodGet, tt.path)
 			require.Equal(t, tt.status, status)
-			path := filepath.Join("testdata", name+".json")
-			if *update {
-				require.NoError(t, os.WriteFile(path, []byte(got), 0o644))
-			}
-			want, err := os.ReadFile(path)
-			require.NoError(t, err)
-			require.Equal(t, string(want), got)
+			golden(t, name, got)
 		})
 	}
+}
+
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	path := filepath.Join("testdata", name+".json")
+	if *update {
+		require.NoError(t, os.WriteFile(path, []byte(got), 0o644))
+	}
+	want, err := os.ReadFile(path)
+	require.NoError(t, err)
+	require.Equal(t, string(want), got)
 }
 
 func TestPathsAsClientsSendThem(t *testing.T) {

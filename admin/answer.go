@@ -4,8 +4,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/http"
 	"strconv"
+
+	"github.com/nestboot/nestboot/artifact"
+	"github.com/nestboot/nestboot/store"
 )
 
 func answer(w http.ResponseWriter, body any) error { return write(w, http.StatusOK, body) }
@@ -24,12 +28,38 @@ func write(w http.ResponseWriter, status int, body any) error {
 
 // fail is the only place where an error becomes a status.
 func (a *API) fail(w http.ResponseWriter, req *http.Request, err error) {
-	var e *apiError
-	if !errors.As(err, &e) {
+	e := asAPIError(err)
+	if e == nil {
 		a.Log.ErrorContext(req.Context(), "request failed", "err", err)
 		e = &apiError{Status: http.StatusInternalServerError, Message: "internal error; see the log of bootd", Code: "internal_error"}
 	}
 	if err := write(w, e.Status, e); err != nil {
 		a.Log.ErrorContext(req.Context(), "answer was not sent", "err", err)
 	}
+}
+
+// asAPIError is nil for an error that is none of the client's business.
+func asAPIError(err error) *apiError {
+	var e *apiError
+	var invalid *artifact.Invalid
+	var withheld *artifact.Withheld
+	switch {
+	case errors.As(err, &e):
+		return e
+	case errors.As(err, &invalid):
+		e = &apiError{Status: http.StatusUnprocessableEntity, Message: invalid.Error(), Code: invalid.Faults[0].Code, Details: map[string][]string{}}
+		for _, f := range invalid.Faults {
+			e.Details[f.Field] = append(e.Details[f.Field], f.Message)
+		}
+		return e
+	case errors.As(err, &withheld):
+		return &apiError{Status: http.StatusConflict, Message: withheld.Error(), Code: withheld.Code}
+	case errors.Is(err, artifact.ErrUnknown), errors.Is(err, fs.ErrNotExist):
+		return &apiError{Status: http.StatusNotFound, Message: "does not exist", Code: "not_found"}
+	case errors.Is(err, artifact.ErrBusy):
+		return &apiError{Status: http.StatusConflict, Message: err.Error(), Code: "busy"}
+	case errors.Is(err, store.ErrNoSpace):
+		return &apiError{Status: http.StatusInsufficientStorage, Message: err.Error(), Code: "no_space"}
+	}
+	return nil
 }

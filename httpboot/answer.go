@@ -53,8 +53,9 @@ func answerRefusal(w http.ResponseWriter, r *refusal) {
 		h.Set("Retry-After", strconv.Itoa(int(r.retry.Seconds())))
 	}
 	body := r.code + "\n"
-	if errors.Is(r.err, errNotExposed) { // no secret, and it names the setting
-		body += errNotExposed.Error() + "\n"
+	var withheld *Withheld
+	if errors.As(r.err, &withheld) { // no secret, and it names the remedy
+		body += withheld.Reason + "\n"
 	}
 	h.Set("Content-Type", "text/plain; charset=utf-8")
 	h.Set("Content-Length", strconv.Itoa(len(body)))

@@ -176,7 +176,7 @@ func TestMachineInitrdNeedsItsOwnBoot(t *testing.T) {
 	a := w.do(c, http.MethodGet, "https://ipxe.test/ipxe/initrd/b00t")
 	require.Equal(t, http.StatusUnauthorized, a.status, "no script was given for this boot")
 	w.do(c, http.MethodGet, "https://ipxe.test"+testQuery)
-	other, err := w.authority.IssueMachine(t.Context(), "rack2", 0)
+	other, err := w.authority.IssueMachine(t.Context(), "rack2", time.Time{})
 	require.NoError(t, err)
 	set2 := w.setCert()
 	set2.Certificate, set2.PrivateKey = [][]byte{other.Certificate.Raw}, other.Key

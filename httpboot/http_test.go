@@ -122,14 +122,81 @@ func TestT14_KeysLeaveOnlyWhereTheOperatorSaysSo(t *testing.T) {
 		a := w.do(clients[url], http.MethodGet, url)
 		require.Equal(t, http.StatusForbidden, a.status, url)
 		require.Contains(t, a.body, "key-not-exposed\n")
-		require.Contains(t, a.body, "set artifacts.expose_key_over")
-		w.event(boot.StageKey, "artifacts.expose_key_over")
+		require.Contains(t, a.body, "it holds a private key: do this\n", "the client is told the remedy")
+		w.event(boot.StageKey, "do this")
 	}
 	w.exposed.Store(true)
 	require.Equal(t, "#!ipxe key", w.do(http.DefaultClient, http.MethodGet, plain).body)
 	require.Equal(t, http.StatusForbidden, w.do(c, http.MethodGet, secure).status, "HTTPS asks for no proof here, so it gives no key")
 	require.Equal(t, "MZ binary", w.do(http.DefaultClient, http.MethodGet, "http://"+w.plain+"/rack1/snponly.efi").body)
 	require.Equal(t, "9", w.do(http.DefaultClient, http.MethodHead, "http://"+w.plain+"/rack1/snponly.efi").header.Get("Content-Length"))
+}
+
+func TestDownloadAddressHasAToken(t *testing.T) {
+	w := start(t)
+	c := w.client(client{})
+	const dir = "https://boot.test/artifacts/"
+	a := w.do(c, http.MethodGet, dir+testToken+"/rack1.iso")
+	require.Equal(t, http.StatusOK, a.status)
+	require.Equal(t, "an image", a.body)
+	require.Equal(t, "no-store", a.header.Get("Cache-Control"))
+	require.Equal(t, `"`+digest([]byte("an image"))+`"`, a.header.Get("ETag"))
+	require.Equal(t, "rack1.iso", w.event(boot.StageArtifact, "by its download address").Name)
+	require.Equal(t, "8", w.do(c, http.MethodHead, dir+testToken+"/rack1.iso").header.Get("Content-Length"))
+	a = w.do(c, http.MethodGet, dir+testToken+"/rack1.raw")
+	require.Equal(t, http.StatusForbidden, a.status)
+	require.Equal(t, "set-expired\nset rack1 expired\n", a.body)
+	require.Equal(t, http.StatusMethodNotAllowed, w.do(c, http.MethodPut, dir+testToken+"/rack1.iso").status)
+}
+
+// TestT19_TokensOfAddressesAreNotRecorded asks with a wrong token, with none,
+// and with a good one in the wrong place.
+func TestT19_TokensOfAddressesAreNotRecorded(t *testing.T) {
+	w := start(t)
+	c := w.client(client{})
+	wrong := strings.Repeat("w", 43)
+	for _, path := range []string{wrong + "/rack1.iso", testToken + "/gone.iso", "x/" + testToken, testToken, testToken + "/", "/rack1.iso", ""} {
+		require.Equal(t, http.StatusNotFound, w.do(c, http.MethodGet, "https://boot.test/artifacts/"+path).status, path)
+		require.Equal(t, http.StatusNotFound, w.do(http.DefaultClient, http.MethodGet, "http://"+w.plain+"/artifacts/"+path).status, "only over HTTPS")
+		require.Equal(t, http.StatusNotFound, w.do(w.client(client{cert: w.setCert()}), http.MethodGet, "https://ipxe.test/artifacts/"+path).status, "only under its name")
+	}
+	require.Equal(t, http.StatusOK, w.do(c, http.MethodGet, "https://boot.test/artifacts/"+testToken+"/rack1.iso").status)
+	require.Equal(t, "not-found", w.event(boot.StageArtifact, "no set has the token").Code)
+	w.noSecrets("."+testToken, "."+wrong)
+}
+
+func TestSetMayBeLimitedToMachines(t *testing.T) {
+	w := start(t)
+	w.limited = true
+	c := w.client(client{cert: w.setCert()})
+	require.Equal(t, http.StatusOK, w.do(c, http.MethodGet, "https://ipxe.test"+testQuery).status)
+	const other = "4c4c4544-0042-3510-8052-b4c04f560000"
+	a := w.do(c, http.MethodGet, "https://ipxe.test"+strings.ReplaceAll(testQuery, testUUID, other))
+	require.Equal(t, answer{http.StatusForbidden, CodeMachineNotInSet + "\n", a.header}, a)
+	e := w.event(boot.StageScript, CodeMachineNotInSet)
+	require.Contains(t, e.Detail, other)
+	require.Equal(t, "rack1", e.Name)
+	require.Empty(t, e.Machine, "it is not that machine's boot")
+}
+
+// TestT12_RevokedSetIsRefusedOnOpenConnections deletes one of two sets, as
+// seen from connections that are open already.
+func TestT12_RevokedSetIsRefusedOnOpenConnections(t *testing.T) {
+	w := start(t)
+	second, err := w.authority.IssueMachine(t.Context(), "rack2", time.Time{})
+	require.NoError(t, err)
+	one := w.client(client{cert: w.setCert()})
+	two := w.client(client{cert: &tls.Certificate{Certificate: [][]byte{second.Certificate.Raw}, PrivateKey: second.Key}})
+	for _, c := range []*http.Client{one, two} {
+		require.Equal(t, http.StatusOK, w.do(c, http.MethodGet, "https://ipxe.test"+testQuery).status)
+	}
+	_, err = w.authority.RevokeSet(t.Context(), "rack1")
+	require.NoError(t, err)
+	for _, path := range []string{testQuery, "/ipxe/images/lab/vmlinuz", "/ipxe/initrd/b00t"} {
+		a := w.do(one, http.MethodGet, "https://ipxe.test"+path)
+		require.Equal(t, answer{http.StatusForbidden, "revoked\n", a.header}, a, path)
+	}
+	require.Equal(t, http.StatusOK, w.do(two, http.MethodGet, "https://ipxe.test"+testQuery).status, "the other set's machines boot")
 }
 
 func TestT09_OnlyHTTP11(t *testing.T) {

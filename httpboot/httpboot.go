@@ -10,6 +10,7 @@
 package httpboot
 
 import (
+	"context"
 	"io"
 	"log/slog"
 	"net/netip"
@@ -32,11 +33,22 @@ type Names struct {
 
 // Artifact is one file of a set.
 type Artifact struct {
-	Data    []byte
-	SHA256  string // hexadecimal
-	Key     bool   // Data holds a private key
-	Exposed bool   // a file with a key that the operator lets out over plain HTTP
+	Data   []byte
+	SHA256 string // hexadecimal
 }
+
+// Withheld is the error for a file of a set that exists and is not served. The
+// client is told all of it, so it holds no secret.
+type Withheld struct {
+	Code   string // short and stable
+	Reason string // one line that names the remedy
+}
+
+func (w *Withheld) Error() string { return w.Reason }
+
+// CodeMachineNotInSet is why a machine was refused that has shown a good
+// certificate. It is stable.
+const CodeMachineNotInSet = "machine-not-in-set"
 
 // ImageFile is one file of an image.
 type ImageFile struct {
@@ -47,15 +59,18 @@ type ImageFile struct {
 }
 
 // Site is what the server asks the rest of the program. Each function is
-// called while a machine waits, so it answers from memory.
+// called while a machine waits, so it answers from memory. Artifact and Download
+// fail with fs.ErrNotExist for what is not there, and with *Withheld.
 type Site struct {
-	Inventory func() boot.Inventory                            // what the operator has decided
-	Base      func() (ignition.Base, error)                    // configuration that every machine gets; an error tells why there is none
-	Artifact  func(name string) (Artifact, bool)               // by "<set>/<file>"
-	Image     func(image, file string) (ImageFile, bool)       // by its URL's last two elements
-	Begin     func(r boot.Request) (bootID string)             // the boot that an identified machine is in
-	Saw       func(r boot.Request, p boot.Plan, bootID string) // a machine was told p
-	Done      func(uuid, bootID string)                        // a machine has phoned home
+	Inventory func() boot.Inventory                                                 // what the operator has decided
+	Base      func() (ignition.Base, error)                                         // configuration that every machine gets; an error tells why there is none
+	Artifact  func(ctx context.Context, name string, secure bool) (Artifact, error) // by "<set>.<format>" or "<set>/<file>"; secure: over HTTPS
+	Download  func(ctx context.Context, token, name string) (Artifact, error)       // the same, by a set's secret
+	Member    func(set, machine string) error                                       // nil: whoever holds the set's certificate may boot the machine
+	Image     func(image, file string) (ImageFile, bool)                            // by its URL's last two elements
+	Begin     func(r boot.Request) (bootID string)                                  // the boot that an identified machine is in
+	Saw       func(r boot.Request, p boot.Plan, bootID string)                      // a machine was told p
+	Done      func(uuid, bootID string)                                             // a machine has phoned home
 	Record    func(e boot.Event)
 }
 

@@ -66,6 +66,10 @@ func (s *Server) script(w http.ResponseWriter, req *http.Request) (err error) {
 	}
 	question.Addr = clientAddr(req)
 	question.Credential = boot.Credential{Set: id.Set, Fingerprint: id.Fingerprint}
+	if err := s.Site.Member(id.Set, question.UUID); err != nil {
+		e.Name, e.MAC, e.Detail = id.Set, question.MAC, "asked as machine "+question.UUID // whose boot this is not
+		return refuse(http.StatusForbidden, CodeMachineNotInSet, err)
+	}
 	plan := boot.Decide(question, s.Site.Inventory())
 	e.Boot = s.Site.Begin(question)
 	e.Machine, e.MAC = question.UUID, question.MAC

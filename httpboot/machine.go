@@ -14,8 +14,11 @@ import (
 
 // machine answers the name that never requests a certificate: a running
 // machine's Ignition and phone-home, each with a token of its own, and the
-// files of sets that hold no key.
+// files of sets: those that anybody may have, and any by an address with a token.
 func (s *Server) machine(w http.ResponseWriter, req *http.Request) error {
+	if rest, ok := strings.CutPrefix(req.URL.Path, downloads); ok {
+		return s.download(w, req, rest)
+	}
 	switch path := req.URL.Path; path {
 	case "/ipxe/ignition":
 		return s.ignition(w, req)

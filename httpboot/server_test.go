@@ -10,7 +10,9 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/hex"
+	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"math/big"
 	"net"
@@ -36,6 +38,7 @@ import (
 const (
 	testUUID  = "4c4c4544-0042-3510-8052-b4c04f564433"
 	testQuery = "/ipxe/boot?uuid=" + testUUID + "&mac=52-54-00-00-00-01&serial=&arch=x86_64&platform=efi&ip=10.0.0.1"
+	testToken = "Tm90IGEgc2VjcmV0LCBidXQgb2YgaXRzIGxlbmd0aCE"
 	butane    = "variant: flatcar\nversion: 1.0.0\n"
 )
 
@@ -58,6 +61,7 @@ type world struct {
 	events    []boot.Event
 	baseError error
 	inventory boot.Inventory
+	limited   bool
 	finished  []string
 	logMu     sync.Mutex
 }
@@ -81,7 +85,7 @@ func start(t *testing.T) *world {
 		Dir: filepath.Join(dir, "pki"), Store: s, Hosts: []string{"boot.test", "ipxe.test"}, Addrs: []netip.Addr{netip.MustParseAddr("127.0.0.1")}, Log: log, Now: now,
 	})
 	require.NoError(t, err)
-	w.set, err = w.authority.IssueMachine(t.Context(), "rack1", 0)
+	w.set, err = w.authority.IssueMachine(t.Context(), "rack1", time.Time{})
 	require.NoError(t, err)
 	grants, err := pki.OpenGrants(t.Context(), s, log, now)
 	require.NoError(t, err)
@@ -104,13 +108,33 @@ func (w *world) site(t *testing.T) Site {
 	return Site{
 		Inventory: func() boot.Inventory { w.mu.Lock(); defer w.mu.Unlock(); return w.inventory },
 		Base:      func() (ignition.Base, error) { w.mu.Lock(); defer w.mu.Unlock(); return base, w.baseError },
-		Artifact: func(name string) (Artifact, bool) {
-			files := map[string]Artifact{
-				"rack1/snponly.efi":   {Data: []byte("MZ binary"), SHA256: digest([]byte("MZ binary"))},
-				"rack1/autoexec.ipxe": {Data: []byte("#!ipxe key"), SHA256: digest([]byte("#!ipxe key")), Key: true, Exposed: w.exposed.Load()},
+		Artifact: func(_ context.Context, name string, secure bool) (Artifact, error) {
+			switch {
+			case name == "rack1/snponly.efi":
+				return Artifact{Data: []byte("MZ binary"), SHA256: digest([]byte("MZ binary"))}, nil
+			case name == "rack1/autoexec.ipxe" && (secure || !w.exposed.Load()):
+				return Artifact{}, &Withheld{Code: "key-not-exposed", Reason: "it holds a private key: do this"}
+			case name == "rack1/autoexec.ipxe":
+				return Artifact{Data: []byte("#!ipxe key"), SHA256: digest([]byte("#!ipxe key"))}, nil
 			}
-			a, ok := files[name]
-			return a, ok
+			return Artifact{}, fs.ErrNotExist
+		},
+		Download: func(_ context.Context, token, name string) (Artifact, error) {
+			switch {
+			case token != testToken || name != "rack1.iso" && name != "rack1.raw":
+				return Artifact{}, fmt.Errorf("no set has the token of this address: %w", fs.ErrNotExist)
+			case name == "rack1.raw":
+				return Artifact{}, &Withheld{Code: "set-expired", Reason: "set rack1 expired"}
+			}
+			return Artifact{Data: []byte("an image"), SHA256: digest([]byte("an image"))}, nil
+		},
+		Member: func(set, machine string) error {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			if w.limited && machine != testUUID {
+				return fmt.Errorf("set %s is limited to other machines", set)
+			}
+			return nil
 		},
 		Image: func(image, file string) (ImageFile, bool) {
 			if image != "lab" || file != "vmlinuz" {

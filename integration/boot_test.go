@@ -2,9 +2,12 @@ package integration
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -35,7 +38,7 @@ var machines = map[string]lab.Machine{
 // TestMachinesBoot boots virtual bare-metal machines with real firmware
 // through bootd as it is built, to a finished run of the real Ignition.
 func TestMachinesBoot(t *testing.T) {
-	r := newRig(t, foreignMAC)
+	r := newRig(t, rig.Options{Foreign: foreignMAC})
 	t.Run("machines", func(t *testing.T) {
 		for _, name := range []string{"pxe", "http"} {
 			t.Run(name, func(t *testing.T) {
@@ -198,6 +201,11 @@ func listed(t *testing.T, r *rig.Rig) map[string]inventory.Record {
 // noSecretInTheOpen greps everything that an operator or an unprivileged
 // process in a guest can read for every secret that was minted.
 func noSecretInTheOpen(t *testing.T, r *rig.Rig) {
+	script, err := r.Server.Nestctl(t.Context(), "artifact", "download", rig.Set, "ipxe-chain", "-o", "-")
+	require.NoError(t, err)
+	addresses, err := r.Server.Nestctl(t.Context(), "artifact", "show", rig.Set, "-o", "json")
+	require.NoError(t, err)
+	downloads(t, string(addresses)) // so that bootd has something to keep to itself
 	events, err := r.Server.Nestctl(t.Context(), "events", "-o", "json")
 	require.NoError(t, err)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -206,10 +214,9 @@ func noSecretInTheOpen(t *testing.T, r *rig.Rig) {
 	secrets := mintedSecrets(t, r.Server.StateDir())
 	require.Positive(t, len(secrets.digests), "grants and tokens were minted")
 	require.Positive(t, len(secrets.fragments), "keys were made")
-
-	script, err := os.ReadFile(filepath.Join(r.Server.StateDir(), "sets", rig.Set, "autoexec.ipxe"))
-	require.NoError(t, err)
+	secrets.addTokens(addresses)
 	require.NotEmpty(t, secrets.in(script), "control: the script of a set does hold a key")
+	require.NotEmpty(t, secrets.in(addresses), "control: an address does hold a token")
 
 	logs, err := filepath.Glob(filepath.Join(filepath.Dir(r.Server.Dir), "*.log"))
 	require.NoError(t, err)
@@ -223,4 +230,26 @@ func noSecretInTheOpen(t *testing.T, r *rig.Rig) {
 		}
 	}
 	require.Empty(t, secrets.in(events), "events")
+}
+
+// downloads asks for a file of a set at its address, and for one that is not.
+func downloads(t *testing.T, addresses string) {
+	t.Helper()
+	address := regexp.MustCompile(`https://boot\.lab\.test/artifacts/[A-Za-z0-9_-]{43}/` + rig.Set + `\.efi`).FindString(addresses)
+	require.NotEmpty(t, address, addresses)
+	client := &http.Client{Transport: &http.Transport{
+		TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, // who answers is not in question here
+		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, network, lab.ServerIP+":443")
+		},
+	}}
+	defer client.CloseIdleConnections()
+	for url, want := range map[string]int{address: http.StatusOK, address + "/gone": http.StatusNotFound} {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+		require.NoError(t, err)
+		res, err := client.Do(req)
+		require.NoError(t, err)
+		require.NoError(t, res.Body.Close())
+		require.Equal(t, want, res.StatusCode)
+	}
 }

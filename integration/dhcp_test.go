@@ -24,20 +24,35 @@ var dhcpServers = []struct {
 	slip, slipped   string            // a typing error that the check must find
 	run             []string          // arguments that make it serve in the foreground, with FILE and DIR to fill in
 	edit            map[string]string // what a throw-away server needs beside the snippet
+	byClass         map[string]string // the rule for user class iPXE, as a comment of the snippet says it
 }{
 	{
 		snippet: "dnsmasq.conf", daemon: "dnsmasq", check: []string{"--test", "-C"}, slip: "dhcp-boot=", slipped: "dhcp-boots=",
 		run: []string{"--no-daemon", "--user=root", "--no-ping", "--no-resolv", "--dhcp-leasefile=DIR/leases", "-C", "FILE"},
+		byClass: map[string]string{
+			"\ndhcp-boot=tag:bios,rack1.undionly,boot.example.com,192.0.2.10": "",
+			"#   dhcp-userclass":               "dhcp-userclass",
+			"#   dhcp-boot=tag:bios,tag:!ipxe": "dhcp-boot=tag:bios,tag:!ipxe",
+			"#   dhcp-boot=tag:bios,tag:ipxe":  "dhcp-boot=tag:bios,tag:ipxe",
+		},
 	},
 	{
 		snippet: "isc-dhcpd.conf", daemon: "dhcpd", check: []string{"-t", "-cf"}, slip: "next-server", slipped: "next-servers",
 		run:  []string{"-f", "-lf", "DIR/leases", "-pf", "DIR/pid", "-cf", "FILE", "server"},
 		edit: map[string]string{"option client-arch code": "ping-check false;\noption client-arch code"},
+		byClass: map[string]string{
+			`#   if exists user-class`:         `if exists user-class`,
+			"\n  filename \"rack1.undionly\";": "",
+		},
 	},
 	{
 		snippet: "kea-dhcp4.conf", daemon: "kea-dhcp4", check: []string{"-t"}, slip: `"next-server"`, slipped: `"next-servers"`,
 		run:  []string{"-c", "FILE"},
 		edit: map[string]string{`"subnet4"`: `"lease-database": { "type": "memfile", "persist": false }, "subnet4"`},
+		byClass: map[string]string{
+			`"client-classes": [`: `"client-classes": [ { "name": "script", "test": "option[77].hex == 'iPXE'", "boot-file-name": "rack1.ipxe" },`,
+			"rack1.undionly\"\n":  "rack1/undionly.kpxe\"\n",
+		},
 	},
 }
 
@@ -64,7 +79,7 @@ func TestDHCPSnippetsPassTheirDaemons(t *testing.T) {
 
 // A snippet can pass the check and still say nothing to a machine: ask the daemons what firmware would ask.
 func TestDHCPSnippetsAnswerFirmware(t *testing.T) {
-	const pxe, http = "rack1/snponly.efi", "http://boot.example.com/rack1/snponly.efi"
+	const url = "http://boot.example.com/"
 	for _, s := range dhcpServers {
 		t.Run(s.daemon, func(t *testing.T) {
 			card := wire(t)
@@ -74,18 +89,34 @@ func TestDHCPSnippetsAnswerFirmware(t *testing.T) {
 				class              string
 				next, file, repeat string
 			}{
-				{7, "PXEClient:Arch:00007:UNDI:003016", "192.0.2.10", pxe, ""},
-				{9, "PXEClient:Arch:00009:UNDI:003016", "192.0.2.10", pxe, ""},
-				{16, "HTTPClient:Arch:00016:UNDI:003016", "", http, "HTTPClient"},
-				{0, "PXEClient:Arch:00000:UNDI:002001", "", "", ""}, // BIOS is not served
+				{0, "PXEClient:Arch:00000:UNDI:002001", "192.0.2.10", "rack1.undionly", ""},
+				{7, "PXEClient:Arch:00007:UNDI:003016", "192.0.2.10", "rack1.efi", ""},
+				{9, "PXEClient:Arch:00009:UNDI:003016", "192.0.2.10", "rack1.efi", ""},
+				{11, "PXEClient:Arch:00011:UNDI:003016", "192.0.2.10", "rack1.arm64.efi", ""},
+				{16, "HTTPClient:Arch:00016:UNDI:003016", "", url + "rack1.efi", "HTTPClient"},
+				{19, "HTTPClient:Arch:00019:UNDI:003016", "", url + "rack1.arm64.efi", "HTTPClient"},
+				{6, "PXEClient:Arch:00006:UNDI:003016", "", "", ""}, // UEFI for 32-bit x86 is not served
 			} {
-				offer := discover(t, card, tt.arch, tt.class)
+				offer := discover(t, card, tt.arch, tt.class, "")
 				require.Equal(t, tt.file, offer.file, "arch %d", tt.arch)
 				require.Equal(t, tt.repeat, offer.class, "arch %d", tt.arch)
 				if tt.next != "" {
 					require.Equal(t, tt.next, offer.next, "arch %d", tt.arch)
 				}
 			}
+		})
+	}
+}
+
+// Where undionly.kpxe is handed out, whoever says that it is an iPXE gets the script.
+func TestDHCPSnippetsKnowUserClass(t *testing.T) {
+	const class = "PXEClient:Arch:00000:UNDI:002001"
+	for _, s := range dhcpServers {
+		t.Run(s.daemon, func(t *testing.T) {
+			card := wire(t)
+			serve(t, s.snippet, s.daemon, s.run, s.edit, s.byClass)
+			require.Equal(t, "rack1/undionly.kpxe", discover(t, card, 0, class, "").file)
+			require.Equal(t, "rack1.ipxe", discover(t, card, 0, class, "iPXE").file)
 		})
 	}
 }
@@ -115,13 +146,15 @@ func wire(t *testing.T) int {
 	return fd
 }
 
-// serve runs a daemon with its snippet until the test ends.
-func serve(t *testing.T, snippet, name string, run []string, edit map[string]string) {
+// serve runs a daemon with its snippet, edited, until the test ends.
+func serve(t *testing.T, snippet, name string, run []string, edits ...map[string]string) {
 	text, err := os.ReadFile(filepath.Join("../docs/dhcp", snippet))
 	require.NoError(t, err)
-	for old, more := range edit {
-		require.Contains(t, string(text), old)
-		text = bytes.Replace(text, []byte(old), []byte(more), 1)
+	for _, edit := range edits {
+		for old, more := range edit {
+			require.Contains(t, string(text), old)
+			text = bytes.Replace(text, []byte(old), []byte(more), 1)
+		}
 	}
 	dir := t.TempDir()
 	file := filepath.Join(dir, snippet)
@@ -144,8 +177,8 @@ func serve(t *testing.T, snippet, name string, run []string, edit map[string]str
 type offer struct{ next, file, class string }
 
 // discover sends a DHCPDISCOVER as firmware does, again and again until it is answered, for ten seconds.
-func discover(t *testing.T, card int, arch uint16, class string) offer {
-	request, xid := discovery(arch, class)
+func discover(t *testing.T, card int, arch uint16, class, user string) offer {
+	request, xid := discovery(arch, class, user)
 	frame := make([]byte, 2048)
 	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); {
 		_, err := unix.Write(card, request)
@@ -164,9 +197,9 @@ func discover(t *testing.T, card int, arch uint16, class string) offer {
 }
 
 // discovery is an Ethernet frame; its UDP checksum is left out, as IPv4 allows.
-func discovery(arch uint16, class string) (frame, xid []byte) {
-	mac := []byte{2, 0, 0, 0, 0, byte(arch)}
-	xid = []byte{'n', 'b', 0, byte(arch)}
+func discovery(arch uint16, class, user string) (frame, xid []byte) {
+	mac := []byte{2, 0, 0, 0, byte(len(user)), byte(arch)}
+	xid = []byte{'n', 'b', byte(len(user)), byte(arch)}
 	dhcp := make([]byte, 236) // RFC 2131, figure 1
 	copy(dhcp, []byte{1, 1, 6, 0})
 	copy(dhcp[4:], xid)
@@ -174,6 +207,9 @@ func discovery(arch uint16, class string) (frame, xid []byte) {
 	copy(dhcp[28:], mac)
 	dhcp = append(dhcp, 99, 130, 83, 99, 53, 1, 1) // magic cookie, DHCPDISCOVER
 	dhcp = append(append(dhcp, 60, byte(len(class))), class...)
+	if user != "" {
+		dhcp = append(append(dhcp, 77, byte(len(user))), user...) // as iPXE does, without RFC 3004's inner length
+	}
 	dhcp = append(dhcp, 93, 2, byte(arch>>8), byte(arch), 94, 3, 1, 3, 16)
 	dhcp = append(dhcp, 55, 6, 1, 3, 6, 43, 66, 67, 255) // 60 is not asked for
 

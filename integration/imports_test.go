@@ -34,7 +34,7 @@ var importTable = map[string][]string{
 	"ipxebuild/identity": {},
 	"pki":                {"store"},
 	"inventory":          {"boot", "store"},
-	"artifact":           {"ipxebuild", "pki", "store"},
+	"artifact":           {"boot", "ipxebuild", "pki", "store"}, // a set names architectures and machines
 	"httpboot":           {"boot", "ignition", "pki"},
 	"admin":              {"boot", "artifact", "ignition", "images", "inventory", "pki", "store"},
 }

@@ -27,9 +27,9 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// newRig builds the programs and starts a rig in a folder that stays for
-// whoever has to find out why a test failed.
-func newRig(t *testing.T, foreign string) *rig.Rig {
+// newRig builds the programs and starts a rig with the rest of o as given, in a
+// folder that stays for whoever has to find out why a test failed.
+func newRig(t *testing.T, o rig.Options) *rig.Rig {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("boots virtual machines")
@@ -44,18 +44,24 @@ func newRig(t *testing.T, foreign string) *rig.Rig {
 	require.NoError(t, err)
 	require.NoError(t, os.RemoveAll(dir))
 	require.NoError(t, os.MkdirAll(dir, 0o700))
-	bin := t.TempDir()
-	build := exec.CommandContext(t.Context(), "go", "build", "-o", bin, "../cmd/...")
+	bin, err := filepath.Abs("../.run/bin") // what is there is linked again only when something has changed
+	require.NoError(t, err)
+	build := exec.CommandContext(t.Context(), "go", "build", "-o", bin+"/", "../cmd/...")
 	out, err := build.CombinedOutput()
 	require.NoError(t, err, "%s", out)
-	r, err := rig.New(t.Context(), rig.Options{
-		Dir: dir, Bootd: filepath.Join(bin, "bootd"), Nestctl: filepath.Join(bin, "nestctl"), Foreign: foreign, Capture: true,
-	})
+	o.Dir, o.Bootd, o.Nestctl, o.Capture = dir, filepath.Join(bin, "bootd"), filepath.Join(bin, "nestctl"), true
+	r, err := rig.New(t.Context(), o)
 	require.NoError(t, err)
 	t.Cleanup(func() {
 		require.NoError(t, r.Close())
 		if t.Failed() {
 			t.Logf("serial logs, server logs and packets are in %s", dir)
+			return
+		}
+		captures, err := filepath.Glob(filepath.Join(dir, "*.pcap"))
+		require.NoError(t, err)
+		for _, capture := range captures { // each as large as all that its machine was sent
+			require.NoError(t, os.Remove(capture))
 		}
 	})
 	return r

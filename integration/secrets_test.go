@@ -20,7 +20,7 @@ import (
 )
 
 // secrets are all that a bootd has minted. Grants and tokens are stored as
-// digests only, so they are found by digesting whatever looks like one.
+// digests only, if at all, so they are found by digesting what looks like one.
 type secrets struct {
 	digests   map[string]bool // SHA-256 in hexadecimal
 	fragments [][]byte        // of private keys, as they would look in a text
@@ -28,6 +28,7 @@ type secrets struct {
 
 var (
 	hexDigest = regexp.MustCompile(`"([0-9a-f]{64})"`)
+	download  = regexp.MustCompile(`/artifacts/([A-Za-z0-9_-]{43})/`)
 	tokenRun  = regexp.MustCompile(`[A-Za-z0-9_-]{43,}`)
 )
 
@@ -71,6 +72,16 @@ func (s *secrets) addKeys(data []byte) {
 			from := half - half%3 + i
 			text := base64.StdEncoding.EncodeToString(block.Bytes[from : from+24])
 			s.fragments = append(s.fragments, []byte(text))
+		}
+	}
+}
+
+// addTokens takes the tokens of the download addresses in text.
+func (s *secrets) addTokens(text []byte) {
+	for _, m := range download.FindAllSubmatch(text, -1) {
+		if raw, err := base64.RawURLEncoding.DecodeString(string(m[1])); err == nil {
+			sum := sha256.Sum256(raw)
+			s.digests[hex.EncodeToString(sum[:])] = true
 		}
 	}
 }
@@ -122,4 +133,8 @@ func TestSecretSearchFinds(t *testing.T) {
 	require.NotEmpty(t, s.in([]byte("GET /?token="+grant.Encode()+"&x")))
 	require.NotEmpty(t, s.in([]byte("aaaa"+grant.Secret.Encode()+"bbbb")), "also in the middle of other letters")
 	require.Empty(t, s.in([]byte("nothing "+strings.Repeat("A", 80))))
+	address := []byte("https://boot.test/artifacts/" + pki.NewSecret().Encode() + "/rack1.iso")
+	require.Empty(t, s.in(address))
+	s.addTokens(address)
+	require.NotEmpty(t, s.in(address))
 }

@@ -46,7 +46,7 @@ func describe(name string, c *x509.Certificate) string {
 func TestCertificatesGolden(t *testing.T) {
 	cfg, _ := testConfig(t)
 	a := openAuthority(t, cfg)
-	m, err := a.IssueMachine(t.Context(), "rack-1", 0)
+	m, err := a.IssueMachine(t.Context(), "rack-1", time.Time{})
 	require.NoError(t, err)
 	got := describe("root", a.Root()) + describe("intermediate", a.intermediate) +
 		describe("server", a.ServerCertificate().Leaf) + describe("machine", m.Certificate)
@@ -68,7 +68,7 @@ func TestCertificatesGolden(t *testing.T) {
 func TestT37_CertificatesAreBackdated(t *testing.T) {
 	cfg, _ := testConfig(t)
 	a := openAuthority(t, cfg)
-	m, err := a.IssueMachine(t.Context(), "rack-1", time.Hour)
+	m, err := a.IssueMachine(t.Context(), "rack-1", start.Add(time.Hour))
 	require.NoError(t, err)
 	for _, c := range []*x509.Certificate{a.Root(), a.intermediate, a.ServerCertificate().Leaf, m.Certificate} {
 		require.Equal(t, start.Add(-24*time.Hour), c.NotBefore, c.Subject)
@@ -84,7 +84,7 @@ func TestOpenSSLAcceptsTheChains(t *testing.T) {
 	require.NoError(t, err)
 	cfg, _ := testConfig(t)
 	a := openAuthority(t, cfg)
-	m, err := a.IssueMachine(t.Context(), "rack-1", 0)
+	m, err := a.IssueMachine(t.Context(), "rack-1", time.Time{})
 	require.NoError(t, err)
 	machine := filepath.Join(t.TempDir(), "machine.pem")
 	text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: m.Certificate.Raw})
@@ -137,7 +137,7 @@ func handshake(t *testing.T, server, client *tls.Config) (seenByServer, seenByCl
 func TestT10_HandshakeWithAndWithoutCertificate(t *testing.T) {
 	cfg, c := testConfig(t)
 	a := openAuthority(t, cfg)
-	m, err := a.IssueMachine(t.Context(), "rack-1", 0)
+	m, err := a.IssueMachine(t.Context(), "rack-1", time.Time{})
 	require.NoError(t, err)
 	server := &tls.Config{
 		MinVersion: tls.VersionTLS12, MaxVersion: tls.VersionTLS12, ClientAuth: tls.RequestClientCert,

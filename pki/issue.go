@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -47,7 +46,7 @@ type leaf struct {
 	profile profile
 	name    string // common name
 	sans    []x509util.SubjectAlternativeName
-	life    time.Duration // from now
+	until   time.Time
 }
 
 // Options implements provisioner.CertificateOptions.
@@ -61,8 +60,7 @@ func (l leaf) Options(provisioner.SignOptions) []x509util.Option {
 // sign issues l for key. No certificate outlives the intermediate that
 // vouches for it.
 func (a *Authority) sign(ctx context.Context, l leaf, key *rsa.PrivateKey) (*x509.Certificate, error) {
-	now := a.now()
-	end := now.Add(l.life)
+	now, end := a.now(), l.until
 	if end.After(a.intermediate.NotAfter) {
 		end = a.intermediate.NotAfter
 	}
@@ -110,7 +108,7 @@ func (m MachineCredential) String() string {
 	if m.Certificate == nil {
 		return "no machine credential"
 	}
-	return "machine credential " + serialOf(m.Certificate)
+	return "machine credential " + SerialOf(m.Certificate)
 }
 
 // Format prints String whatever the verb.
@@ -132,30 +130,37 @@ func CheckSet(name string) error {
 	return nil
 }
 
-// IssueMachine makes a key and a client certificate for the machines of one
-// set: common name and URI urn:nestboot:set:<set>, valid for life (0: a year)
-// but not beyond the intermediate. From its return on, Verify accepts it.
-func (a *Authority) IssueMachine(ctx context.Context, set string, life time.Duration) (MachineCredential, error) {
+// IssueMachine makes a key, or takes one that Run has made before, and a client
+// certificate for the machines of one set: common name and URI
+// urn:nestboot:set:<set>, valid until the given time (zero: for a year) but not
+// beyond End. From its return on, Verify accepts it.
+func (a *Authority) IssueMachine(ctx context.Context, set string, until time.Time) (MachineCredential, error) {
 	if err := CheckSet(set); err != nil {
 		return MachineCredential{}, err
 	}
-	if life < 0 {
-		return MachineCredential{}, errors.New("a certificate's life must not be negative")
+	if until.IsZero() {
+		until = a.now().Add(machineLife)
 	}
-	if life == 0 {
-		life = machineLife
+	if !until.After(a.now()) {
+		return MachineCredential{}, fmt.Errorf("a certificate until %s would never be good", until.UTC().Format(time.DateTime))
 	}
-	key, err := newKey()
+	key, err := a.keys.take()
 	if err != nil {
 		return MachineCredential{}, err
 	}
 	cert, err := a.sign(ctx, leaf{
-		profile: machineProfile, name: set, life: life,
+		profile: machineProfile, name: set, until: until,
 		sans: []x509util.SubjectAlternativeName{{Type: x509util.URIType, Value: setURN + set}},
 	}, key)
 	if err != nil {
 		return MachineCredential{}, fmt.Errorf("issue certificate of set %s: %w", set, err)
 	}
-	a.log.InfoContext(ctx, "machine certificate issued", "stage", "pki")
+	a.log.InfoContext(ctx, "machine certificate issued", "stage", "pki", "set", set, "serial", SerialOf(cert), "until", cert.NotAfter)
 	return MachineCredential{Certificate: cert, Chain: []*x509.Certificate{a.intermediate, a.root}, Key: key}, nil
 }
+
+// End is when the intermediate expires: no certificate lives longer.
+func (a *Authority) End() time.Time { return a.intermediate.NotAfter }
+
+// SerialOf is a certificate's serial number as Identity and events have it.
+func SerialOf(cert *x509.Certificate) string { return cert.SerialNumber.Text(16) }

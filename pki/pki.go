@@ -59,6 +59,7 @@ type Authority struct {
 	intermediate *x509.Certificate
 	embedded     *authority.Authority
 	records      *records
+	keys         *keyPool
 
 	roots, intermediates *x509.CertPool // of one certificate each
 
@@ -97,7 +98,7 @@ func newAuthority(cfg Config) (*Authority, error) {
 		return nil, err
 	}
 	log, now := orDefaults(cfg.Log, cfg.Now)
-	return &Authority{log: log, now: now, dir: dir, names: names}, nil
+	return &Authority{log: log, now: now, dir: dir, names: names, keys: newKeyPool(log)}, nil
 }
 
 func orDefaults(log *slog.Logger, now func() time.Time) (*slog.Logger, func() time.Time) {

@@ -104,7 +104,7 @@ func (r *records) StoreCertificateChain(_ provisioner.Interface, chain ...*x509.
 	// The interface hands down no context.
 	ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
 	defer cancel()
-	revision, err := r.store.Put(ctx, certPrefix+serialOf(leaf), value)
+	revision, err := r.store.Put(ctx, certPrefix+SerialOf(leaf), value)
 	if err != nil {
 		return fmt.Errorf("record certificate of set %s: %w", set, err)
 	}
@@ -113,8 +113,6 @@ func (r *records) StoreCertificateChain(_ provisioner.Interface, chain ...*x509.
 	}
 	return nil
 }
-
-func serialOf(cert *x509.Certificate) string { return cert.SerialNumber.Text(16) }
 
 // setOf returns the set that a machine certificate was issued to.
 func setOf(leaf *x509.Certificate) (string, bool) {

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -77,7 +78,7 @@ func TestT19_SecretsDoNotPrint(t *testing.T) {
 
 func TestT19_MachineKeysDoNotPrint(t *testing.T) {
 	cfg, _ := testConfig(t)
-	m, err := openAuthority(t, cfg).IssueMachine(t.Context(), "rack-1", 0)
+	m, err := openAuthority(t, cfg).IssueMachine(t.Context(), "rack-1", time.Time{})
 	require.NoError(t, err)
 	for _, v := range []any{m, &m, []MachineCredential{m}, MachineCredential{}} {
 		out := printed(t, v)
@@ -98,7 +99,7 @@ func TestT30_KeysAtRest(t *testing.T) {
 	book := newLogbook()
 	cfg.Log = book.logger()
 	a := openAuthority(t, cfg)
-	m, err := a.IssueMachine(t.Context(), "rack-1", 0)
+	m, err := a.IssueMachine(t.Context(), "rack-1", time.Time{})
 	require.NoError(t, err)
 	g, err := OpenGrants(t.Context(), cfg.Store, cfg.Log, c.Now)
 	require.NoError(t, err)

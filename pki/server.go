@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"go.step.sm/crypto/x509util"
@@ -132,7 +133,7 @@ func (a *Authority) renew(ctx context.Context) error {
 		return err
 	}
 	cert, err := a.sign(ctx, leaf{
-		profile: serverProfile, name: "nestboot boot server", life: serverLife, sans: a.names.sans(),
+		profile: serverProfile, name: "nestboot boot server", until: a.now().Add(serverLife), sans: a.names.sans(),
 	}, key)
 	if err != nil {
 		return fmt.Errorf("issue server certificate: %w", err)
@@ -148,10 +149,14 @@ func (a *Authority) renew(ctx context.Context) error {
 	return nil
 }
 
-// Run renews the server certificate after two thirds of its life, in place,
-// until ctx ends; then it returns nil. A failure is logged and tried again
-// after a minute, then less and less often, but every hour at least.
+// Run renews the server certificate after two thirds of its life, in place, and
+// keeps keys ready for IssueMachine, until ctx ends; then it returns nil. A
+// failure is logged and tried again after a minute, then less and less often,
+// but every hour at least.
 func (a *Authority) Run(ctx context.Context) error {
+	var filling sync.WaitGroup
+	filling.Go(func() { a.keys.fill(ctx) })
+	defer filling.Wait()
 	repeat(ctx, a.log, "server certificate", a.renewIfDue)
 	return nil
 }

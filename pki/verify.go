@@ -51,7 +51,7 @@ func (a *Authority) Verify(chain []*x509.Certificate, at time.Time) (Identity, e
 		return Identity{}, &Refusal{Code: CodeNoCertificate, Reason: "the client sent none"}
 	}
 	leaf := chain[0]
-	id := Identity{Fingerprint: sha256.Sum256(leaf.Raw), Serial: serialOf(leaf), NotAfter: leaf.NotAfter}
+	id := Identity{Fingerprint: sha256.Sum256(leaf.Raw), Serial: SerialOf(leaf), NotAfter: leaf.NotAfter}
 	if err := a.checkIssuer(leaf, at); err != nil {
 		return Identity{}, &Refusal{Code: CodeUnknownCA, Reason: err.Error(), Identity: id}
 	}

@@ -44,7 +44,7 @@ func enter(t *testing.T, a *Authority, cert *x509.Certificate, rec record) {
 	t.Helper()
 	value, err := json.Marshal(rec)
 	require.NoError(t, err)
-	revision, err := a.records.store.Put(t.Context(), certPrefix+serialOf(cert), value)
+	revision, err := a.records.store.Put(t.Context(), certPrefix+SerialOf(cert), value)
 	require.NoError(t, err)
 	require.NoError(t, a.records.mirror.Wait(t.Context(), revision))
 }
@@ -57,7 +57,7 @@ func TestT13_Verify(t *testing.T) {
 	foreign, err := keyDir(t.TempDir()).ensureIssuers(start)
 	require.NoError(t, err)
 
-	issued, err := a.IssueMachine(t.Context(), "rack-1", time.Hour)
+	issued, err := a.IssueMachine(t.Context(), "rack-1", start.Add(time.Hour))
 	require.NoError(t, err)
 	good := issued.Certificate
 	plain := func(*x509.Certificate) {}
@@ -78,7 +78,7 @@ func TestT13_Verify(t *testing.T) {
 	enter(t, a, revoked, record{Set: "rack-1", Fingerprint: sha256.Sum256(revoked.Raw), State: "revoked"})
 	enter(t, a, swapped, record{Set: "rack-1", Fingerprint: sha256.Sum256(good.Raw), State: stateActive})
 	enter(t, a, otherSet, record{Set: "rack-2", Fingerprint: sha256.Sum256(otherSet.Raw), State: stateActive})
-	_, err = a.records.store.Put(t.Context(), certPrefix+serialOf(damaged), []byte("{"))
+	_, err = a.records.store.Put(t.Context(), certPrefix+SerialOf(damaged), []byte("{"))
 	require.NoError(t, err)
 
 	named := *a.intermediate
@@ -136,12 +136,12 @@ func TestT13_Verify(t *testing.T) {
 func TestVerifyNeedsNoStore(t *testing.T) {
 	cfg, _ := testConfig(t)
 	a := openAuthority(t, cfg)
-	m, err := a.IssueMachine(t.Context(), "rack-1", 0)
+	m, err := a.IssueMachine(t.Context(), "rack-1", time.Time{})
 	require.NoError(t, err)
 	require.NoError(t, cfg.Store.Close())
 	_, err = a.Verify([]*x509.Certificate{m.Certificate}, start)
 	require.NoError(t, err)
-	_, err = a.IssueMachine(t.Context(), "rack-1", 0)
+	_, err = a.IssueMachine(t.Context(), "rack-1", time.Time{})
 	require.ErrorContains(t, err, "issue certificate of set rack-1", "an unrecorded certificate must not leave")
 }
 
@@ -149,18 +149,18 @@ func TestIssueMachine(t *testing.T) {
 	cfg, c := testConfig(t)
 	a := openAuthority(t, cfg)
 	for _, name := range []string{"", "Rack", "rack_1", "rack 1", "räck", "a.b", "a/b", "012345678901234567890123456789012", "a\n"} {
-		_, err := a.IssueMachine(t.Context(), name, 0)
+		_, err := a.IssueMachine(t.Context(), name, time.Time{})
 		require.ErrorContains(t, err, "set name", name)
 	}
-	_, err := a.IssueMachine(t.Context(), "rack-1", -time.Second)
+	_, err := a.IssueMachine(t.Context(), "rack-1", start.Add(-time.Second))
 	require.Error(t, err)
 
-	m, err := a.IssueMachine(t.Context(), "01234567890123456789012345678-az", 100*365*24*time.Hour)
+	m, err := a.IssueMachine(t.Context(), "01234567890123456789012345678-az", start.Add(100*365*24*time.Hour))
 	require.NoError(t, err)
 	require.Equal(t, a.intermediate.NotAfter, m.Certificate.NotAfter, "none outlives the intermediate")
 
 	c.Add(11 * 365 * 24 * time.Hour)
-	_, err = a.IssueMachine(t.Context(), "rack-1", 0)
+	_, err = a.IssueMachine(t.Context(), "rack-1", time.Time{})
 	require.ErrorContains(t, err, "the intermediate expired")
 }
 
@@ -168,7 +168,7 @@ func TestIssuedCertificatesSurviveARestart(t *testing.T) {
 	cfg, _ := testConfig(t)
 	dir := t.TempDir()
 	cfg.Store = openStore(t, dir)
-	m, err := openAuthority(t, cfg).IssueMachine(t.Context(), "rack-1", 0)
+	m, err := openAuthority(t, cfg).IssueMachine(t.Context(), "rack-1", time.Time{})
 	require.NoError(t, err)
 	require.NoError(t, cfg.Store.Close())
 	cfg.Store = openStore(t, dir)
@@ -180,7 +180,7 @@ func TestIssuedCertificatesSurviveARestart(t *testing.T) {
 func BenchmarkVerify(b *testing.B) {
 	cfg, _ := testConfig(b)
 	a := openAuthority(b, cfg)
-	m, err := a.IssueMachine(b.Context(), "rack-1", 0)
+	m, err := a.IssueMachine(b.Context(), "rack-1", time.Time{})
 	require.NoError(b, err)
 	chain := []*x509.Certificate{m.Certificate}
 	for b.Loop() {

@@ -121,10 +121,11 @@ func bootImage(i Image, img *images.Image) boot.Image {
 	return out
 }
 
-func readBases(cfg Config) ([]ipxebuild.Base, error) {
-	bases, err := artifact.ReadBases(cfg.Artifacts.IPXEDir)
+// readBases reads what sets can be made of, and imports nothing yet.
+func readBases(cfg Config) ([]ipxebuild.Bundle, error) {
+	bundles, err := artifact.ReadBases(cfg.Artifacts.bases())
 	if err != nil {
-		return nil, fmt.Errorf("artifacts.ipxe_dir: %w", err)
+		return nil, fmt.Errorf("artifacts.bases: %w", err)
 	}
-	return bases, nil
+	return bundles, nil
 }

@@ -10,9 +10,9 @@ import (
 	"slices"
 	"strconv"
 
+	"github.com/nestboot/nestboot/artifact"
 	"github.com/nestboot/nestboot/boot"
 	"github.com/nestboot/nestboot/images"
-	"github.com/nestboot/nestboot/ipxebuild"
 )
 
 // Config is bootd's one configuration file. These comments are its manual;
@@ -36,7 +36,7 @@ type Config struct {
 	Listen Listen `yaml:"listen"`
 	// TFTP limits who is answered by TFTP.
 	TFTP TFTP `yaml:"tftp"`
-	// Artifacts describes the boot files that machines start with.
+	// Artifacts says what the boot files of machines are made of.
 	Artifacts Artifacts `yaml:"artifacts"`
 	// Images are the operating systems that can be booted.
 	Images []Image `yaml:"images"`
@@ -71,17 +71,23 @@ type TFTP struct {
 	Networks []netip.Prefix `yaml:"networks"`
 }
 
-// Artifacts describes the set.
+// Artifacts describes what artifact sets are made of. The sets themselves are
+// made and exposed by nestctl artifact.
 type Artifacts struct {
-	// Set is the name of the artifact set, and the directory under which DHCP
-	// hands out its files: <set>/snponly.efi. Default: "default".
-	Set string `yaml:"set"`
-	// IPXEDir holds the stock iPXE binaries. Default: /usr/lib/ipxe.
-	IPXEDir string `yaml:"ipxe_dir"`
-	// ExposeKeyOver names the protocols, tftp and http, over which the set's
-	// private key may be read by anybody on the network. Booting by TFTP or
-	// UEFI HTTP Boot needs it. Default: none.
-	ExposeKeyOver []string `yaml:"expose_key_over"`
+	// Bases are .deb files, or folders, of stock iPXE and syslinux. What they
+	// hold is copied into the state directory at the start and at SIGHUP, and
+	// stays there, several versions side by side. Default: /usr/lib/ipxe,
+	// /usr/lib/PXELINUX, /usr/lib/ISOLINUX and /usr/lib/syslinux/modules/bios,
+	// as far as they exist.
+	Bases []string `yaml:"bases"`
+}
+
+// bases are the configured ones or the default.
+func (a Artifacts) bases() []string {
+	if a.Bases == nil {
+		return artifact.DefaultBases()
+	}
+	return a.Bases
 }
 
 // Image is an operating system on local disk.
@@ -121,8 +127,6 @@ func (c Config) withDefaults(dir string) Config {
 	def(&c.Listen.HTTP, ":80")
 	def(&c.Listen.HTTPS, ":443")
 	def(&c.Listen.Metrics, "127.0.0.1:9090")
-	def(&c.Artifacts.Set, "default")
-	def(&c.Artifacts.IPXEDir, "/usr/lib/ipxe")
 	def(&c.Log.Level, "info")
 	def(&c.Log.Format, "text")
 	if c.Grace == 0 {
@@ -146,7 +150,10 @@ func (c *Config) resolvePaths(dir string) {
 		}
 	}
 	abs(&c.StateDir)
-	abs(&c.Artifacts.IPXEDir)
+	c.Artifacts.Bases = slices.Clone(c.Artifacts.Bases)
+	for i := range c.Artifacts.Bases {
+		abs(&c.Artifacts.Bases[i])
+	}
 	abs(&c.Butane)
 	abs(&c.Listen.Admin)
 	c.Images = slices.Clone(c.Images)
@@ -170,13 +177,8 @@ func (c Config) Validate() error {
 	if !domainName.MatchString(c.Domain) || len(c.Domain) > 200 {
 		add("domain: %q is not a domain name; want one like boot.example.com", c.Domain)
 	}
-	if err := ipxebuild.CheckSetName(c.Artifacts.Set); err != nil {
-		add("artifacts.set: %w", err)
-	}
-	for _, p := range c.Artifacts.ExposeKeyOver {
-		if p != exposeTFTP && p != exposeHTTP {
-			add("artifacts.expose_key_over: %q is neither tftp nor http", p)
-		}
+	if slices.Contains(c.Artifacts.Bases, "") {
+		add("artifacts.bases: a path is empty")
 	}
 	if c.Grace < 1 || c.Grace > 3600 {
 		add("grace_seconds: %d is not between 1 and 3600", c.Grace)
@@ -198,12 +200,6 @@ func (c Config) Validate() error {
 
 // maxReserve is one TiB: more is a slip of the finger.
 const maxReserve = 1 << 20
-
-// The values of expose_key_over.
-const (
-	exposeTFTP = "tftp"
-	exposeHTTP = "http"
-)
 
 var domainName = regexp.MustCompile(`^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
 

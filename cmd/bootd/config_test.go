@@ -48,21 +48,22 @@ func TestDefaultsAreWhatTheExampleSays(t *testing.T) {
 	require.Equal(t, want.StateDir, got.StateDir)
 	require.Equal(t, want.Listen, got.Listen)
 	require.Equal(t, want.Reserve, got.Reserve)
-	require.Equal(t, want.Artifacts.IPXEDir, got.Artifacts.IPXEDir)
 	require.Equal(t, want.Log, got.Log)
 	require.Equal(t, want.Grace, got.Grace)
-	require.Empty(t, got.Artifacts.ExposeKeyOver, "no key leaves by default")
+	require.Nil(t, got.Artifacts.Bases)
+	require.Subset(t, want.Artifacts.bases(), got.Artifacts.bases(), "as far as they exist here")
 }
 
 func TestPathsStartAtTheFile(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "bootd.yaml")
-	require.NoError(t, os.WriteFile(path, []byte("domain: example.com\nstate_dir: s\nbutane: b\nimages: [{name: i, kernel: k, initrds: [/abs, rel]}]\n"), 0o600))
+	require.NoError(t, os.WriteFile(path, []byte("domain: example.com\nstate_dir: s\nbutane: b\nimages: [{name: i, kernel: k, initrds: [/abs, rel]}]\nartifacts: {bases: [ipxe.deb]}\n"), 0o600))
 	cfg, err := loadConfig(path)
 	require.NoError(t, err)
 	require.Equal(t, filepath.Join(dir, "s"), cfg.StateDir)
 	require.Equal(t, filepath.Join(dir, "s", "admin.sock"), cfg.Listen.Admin)
 	require.Equal(t, filepath.Join(dir, "k"), cfg.Images[0].Kernel)
+	require.Equal(t, []string{filepath.Join(dir, "ipxe.deb")}, cfg.Artifacts.bases())
 	require.Equal(t, []string{"/abs", filepath.Join(dir, "rel")}, cfg.Images[0].Initrds)
 	require.Equal(t, "i", cfg.DefaultImage, "the only image is the default")
 }
@@ -72,8 +73,7 @@ func TestValidateNamesEveryFault(t *testing.T) {
 	require.NoError(t, good.Validate())
 	for want, change := range map[string]func(*Config){
 		"domain:":                          func(c *Config) { c.Domain = "" },
-		"artifacts.set:":                   func(c *Config) { c.Artifacts.Set = "a/b" },
-		"artifacts.expose_key_over":        func(c *Config) { c.Artifacts.ExposeKeyOver = []string{"ftp"} },
+		"artifacts.bases: a path is empty": func(c *Config) { c.Artifacts.Bases = []string{""} },
 		"grace_seconds":                    func(c *Config) { c.Grace = -1 },
 		"reserve_mib":                      func(c *Config) { c.Reserve = -1 },
 		"log.level":                        func(c *Config) { c.Log.Level = "loud" },

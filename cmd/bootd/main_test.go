@@ -20,7 +20,7 @@ func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
 		Setup: func(e *testscript.Env) error {
-			good := fmt.Sprintf("domain: example.com\nartifacts: {ipxe_dir: %q}\n", ipxe)
+			good := fmt.Sprintf("domain: example.com\nartifacts: {bases: [%q]}\n", ipxe)
 			return os.WriteFile(filepath.Join(e.WorkDir, "good.yaml"), []byte(good), 0o600)
 		},
 	})

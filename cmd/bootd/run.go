@@ -12,12 +12,15 @@ import (
 	"os/signal"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"sync/atomic"
 	"syscall"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
 	"golang.org/x/sync/errgroup"
+
+	"github.com/nestboot/nestboot/artifact"
 )
 
 type options struct {
@@ -47,7 +50,7 @@ func run(ctx context.Context, o options) error {
 		defer cleanup()
 	}
 	log := newLogger(cfg.Log, o.stderr)
-	bases, err := readBases(cfg)
+	bundles, err := readBases(cfg)
 	if err != nil {
 		return err
 	}
@@ -62,21 +65,29 @@ func run(ctx context.Context, o options) error {
 	defer socks.close()
 	var current atomic.Pointer[catalogue]
 	current.Store(cat)
-	s, err := openSite(ctx, siteConfig{Config: cfg, log: log, bases: bases, sockets: socks, catalogue: &current})
+	s, err := openSite(ctx, siteConfig{Config: cfg, log: log, bundles: bundles, sockets: socks, catalogue: &current})
 	if err != nil {
 		return errors.Join(err, cat.close())
 	}
-	warnAtStart(ctx, cfg, log)
-	return errors.Join(s.serve(ctx, hup, func() { reload(ctx, o.config, loaded, &current, log) }), s.close())
+	s.warnAtStart(ctx)
+	return errors.Join(s.serve(ctx, hup, func() { s.reload(ctx, o.config, loaded) }), s.close())
 }
 
-// warnAtStart repeats at every start what the operator has let out.
-func warnAtStart(ctx context.Context, cfg Config, log *slog.Logger) {
-	for _, p := range cfg.Artifacts.ExposeKeyOver {
-		log.WarnContext(ctx, "the private key of the set is readable by anybody on the network", "set", cfg.Artifacts.Set, "over", p)
+// warnAtStart repeats at every start what the operator has let out, and what
+// machines will miss.
+func (s *site) warnAtStart(ctx context.Context) {
+	sets := s.sets.List()
+	for _, i := range sets {
+		open := slices.Contains(i.Spec.Exposure, artifact.TFTP) || slices.Contains(i.Spec.Exposure, artifact.HTTP)
+		if open && !i.Spec.Keyless {
+			s.log.WarnContext(ctx, "a set is exposed", "set", i.Spec.Name, "means", i.Spec.Consequence())
+		}
 	}
-	if len(cfg.Images) == 0 {
-		log.WarnContext(ctx, "no images are configured: machines will wait")
+	if len(sets) == 0 {
+		s.log.WarnContext(ctx, "there is no artifact set yet; make the first one: nestctl artifact create rack1 --serve tftp")
+	}
+	if len(s.cfg.Images) == 0 {
+		s.log.WarnContext(ctx, "no images are configured: machines will wait")
 	}
 }
 
@@ -89,10 +100,9 @@ func (s *site) serve(ctx context.Context, hup <-chan os.Signal, reload func()) e
 	servers.Go(func() error { return serveHTTP(ctx, s.sockets.metrics, s.metrics.handler(s.ready)) })
 	servers.Go(func() error { return s.authority.Run(ctx) })
 	servers.Go(func() error { return s.grants.Run(ctx) })
-	servers.Go(func() error { return s.set.Run(ctx) })
 	servers.Go(func() error { onHangup(ctx, hup, reload); return nil })
 	s.log.InfoContext(ctx, "bootd answers", "version", version(), "boot", s.names.BootURL, "ipxe", s.names.IPXEURL,
-		"tftp", s.sockets.tftp.LocalAddr().String(), "http", s.sockets.http.Addr().String(), "set", s.set.Name)
+		"tftp", s.sockets.tftp.LocalAddr().String(), "http", s.sockets.http.Addr().String(), "sets", len(s.sets.List()))
 	notify(s.log, daemon.SdNotifyReady)
 	<-ctx.Done()
 	notify(s.log, daemon.SdNotifyStopping)
@@ -126,32 +136,50 @@ func onHangup(ctx context.Context, hup <-chan os.Signal, reload func()) {
 	}
 }
 
-// reload takes over images, machines and the Butane file, or says why not and
-// leaves what runs as it is.
-func reload(ctx context.Context, path string, started Config, current *atomic.Pointer[catalogue], log *slog.Logger) {
+// reload takes over images, machines, the Butane file and the binaries that
+// sets are made of, or says why not and leaves what runs as it is.
+func (s *site) reload(ctx context.Context, path string, started Config) {
+	cfg, err := s.reloadFiles(ctx, path)
+	if err != nil {
+		s.log.ErrorContext(ctx, "configuration was not reloaded; the former one goes on", "err", err)
+		return
+	}
+	c := s.catalogue.Load()
+	s.log.InfoContext(ctx, "configuration was reloaded", "images", len(c.images), "machines", len(c.inventory.Machines))
+	if names := needRestart(started, cfg); len(names) > 0 {
+		s.log.WarnContext(ctx, "some settings take effect only at a restart", "settings", names)
+	}
+}
+
+func (s *site) reloadFiles(ctx context.Context, path string) (Config, error) {
 	cfg, err := loadConfig(path)
 	if err != nil {
-		log.ErrorContext(ctx, "configuration was not reloaded; the former one goes on", "err", err)
-		return
+		return cfg, err
+	}
+	bundles, err := readBases(cfg)
+	if err != nil {
+		return cfg, err
 	}
 	next, err := openCatalogue(ctx, cfg)
 	if err != nil {
-		log.ErrorContext(ctx, "configuration was not reloaded; the former one goes on", "err", err)
-		return
+		return cfg, err
+	}
+	stock, err := artifact.OpenBases(ctx, bundles, s.basesDir(), s.log)
+	if err != nil {
+		return cfg, errors.Join(err, next.close())
 	}
 	// The files of the former images are closed by the runtime, when the last
 	// download that reads them has ended.
-	current.Store(next)
-	log.InfoContext(ctx, "configuration was reloaded", "images", len(next.images), "machines", len(next.inventory.Machines))
-	if names := needRestart(started, cfg); len(names) > 0 {
-		log.WarnContext(ctx, "some settings take effect only at a restart", "settings", names)
-	}
+	s.catalogue.Store(next)
+	s.sets.UseStock(ctx, stock)
+	return cfg, nil
 }
 
 // needRestart names the settings that differ and that a reload does not take
 // over.
 func needRestart(old, now Config) []string {
 	old.Images, old.DefaultImage, old.Butane, old.Machines = now.Images, now.DefaultImage, now.Butane, now.Machines
+	old.Artifacts = now.Artifacts
 	var names []string
 	was, is := reflect.ValueOf(old), reflect.ValueOf(now)
 	for i := range was.NumField() {

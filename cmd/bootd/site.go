@@ -1,19 +1,14 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
-	"net/netip"
 	"os"
 	"path/filepath"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -28,13 +23,12 @@ import (
 	"github.com/nestboot/nestboot/ipxebuild"
 	"github.com/nestboot/nestboot/pki"
 	"github.com/nestboot/nestboot/store"
-	"github.com/nestboot/nestboot/tftp"
 )
 
 type siteConfig struct {
 	Config
 	log       *slog.Logger
-	bases     []ipxebuild.Base
+	bundles   []ipxebuild.Bundle
 	sockets   *sockets
 	catalogue *atomic.Pointer[catalogue]
 }
@@ -49,13 +43,13 @@ type site struct {
 	metrics   *metrics
 	org       string
 	admin     net.Listener
-	set       *artifact.Set
+	sets      *artifact.Sets
 	store     *store.Store
 	authority *pki.Authority
 	grants    *pki.Grants
 	machines  *inventory.Machines
 	journal   *inventory.Journal
-	books     sync.WaitGroup // journal and register
+	books     sync.WaitGroup // journal, register and uses of sets
 	stop      context.CancelFunc
 }
 
@@ -79,11 +73,7 @@ func openSite(ctx context.Context, c siteConfig) (s *site, err error) {
 	if err := s.openState(ctx); err != nil {
 		return s, err
 	}
-	s.set, err = artifact.Open(ctx, artifact.Config{
-		Name: c.Artifacts.Set, Dir: filepath.Join(c.StateDir, "sets", c.Artifacts.Set),
-		URL: s.names.IPXEURL, Log: c.log, Now: time.Now,
-	}, c.bases, s.authority)
-	if err != nil {
+	if err := s.openSets(ctx, c.bundles); err != nil {
 		return s, err
 	}
 	s.keepBooks()
@@ -117,13 +107,29 @@ func (s *site) openState(ctx context.Context) (err error) {
 	return err
 }
 
-// keepBooks runs the journal and the register apart from the servers, because
-// they must outlive them: the last events count too.
+// basesDir is where imported binaries are kept.
+func (s *site) basesDir() string { return filepath.Join(s.cfg.StateDir, "bases") }
+
+func (s *site) openSets(ctx context.Context, bundles []ipxebuild.Bundle) error {
+	stock, err := artifact.OpenBases(ctx, bundles, s.basesDir(), s.log)
+	if err != nil {
+		return err
+	}
+	s.sets, err = artifact.Open(ctx, artifact.Config{
+		Dir: filepath.Join(s.cfg.StateDir, "sets"), URL: s.names.IPXEURL, Store: s.store, Authority: s.authority,
+		Stock: stock, Log: s.log, Now: time.Now,
+	})
+	return err
+}
+
+// keepBooks runs journal, register and sets apart from the servers, because
+// they must outlive them: the last events and uses count too.
 func (s *site) keepBooks() {
 	ctx, cancel := context.WithCancel(context.Background())
 	s.stop = cancel
 	s.books.Go(func() { s.journal.Run(ctx) })
 	s.books.Go(func() { s.machines.Run(ctx) })
+	s.books.Go(func() { s.sets.Run(ctx) })
 }
 
 // close ends the books and then closes what openSite opened, the last first.
@@ -164,66 +170,26 @@ func (s *site) record(e boot.Event) {
 }
 
 func (s *site) api() http.Handler {
-	return &admin.API{Org: s.org, Machines: s.machines, Journal: s.journal, Log: s.log, Version: version()}
-}
-
-func (s *site) tftpServer() *tftp.Server {
-	return &tftp.Server{
-		Open: s.openTFTP, Log: slog.New(warnings{s.log.Handler()}), Networks: s.cfg.TFTP.Networks,
-		Limits:    tftp.Limits{Grace: time.Duration(s.cfg.Grace) * time.Second},
-		OnRequest: func(t tftp.Transfer) { s.record(tftpEvent(boot.StageTFTPRequest, t)) },
-		OnDone:    func(t tftp.Transfer) { s.record(tftpEvent(boot.StageTFTPDone, t)) },
+	return &admin.API{
+		Org: s.org, BootURL: s.names.BootURL, Machines: s.machines, Journal: s.journal, Artifacts: s.sets, Log: s.log, Version: version(),
 	}
-}
-
-// openTFTP serves the set, but not its key unless the operator chose so (T14).
-func (s *site) openTFTP(_ context.Context, name string, client netip.AddrPort) (*io.SectionReader, error) {
-	f, ok := s.set.File(name)
-	if !ok {
-		return nil, fs.ErrNotExist
-	}
-	if f.HoldsKey && !slices.Contains(s.cfg.Artifacts.ExposeKeyOver, exposeTFTP) {
-		s.record(boot.Event{
-			Stage: boot.StageKey, Addr: client.Addr().Unmap(), Name: name, Code: "key-not-exposed",
-			Error: "this file holds a private key; set artifacts.expose_key_over to include tftp to serve it to anybody on the network",
-		})
-		return nil, &tftp.Refusal{Code: 2, Message: "holds a private key: set artifacts.expose_key_over: [tftp]"}
-	}
-	return io.NewSectionReader(bytes.NewReader(f.Data), 0, int64(len(f.Data))), nil
-}
-
-func tftpEvent(stage boot.Stage, t tftp.Transfer) boot.Event {
-	e := boot.Event{Stage: stage, Addr: t.Client.Addr().Unmap(), Name: t.Name, Bytes: t.Bytes, Duration: t.Duration}
-	switch {
-	case t.Err == nil:
-		if stage == boot.StageTFTPDone {
-			e.Detail = fmt.Sprintf("blksize %d, windowsize %d, %d sent again", t.BlockSize, t.Window, t.Retransmits)
-		}
-	case errors.Is(t.Err, tftp.ErrSizeProbe):
-		e.Detail = t.Err.Error() // OVMF does so before each download
-	default:
-		e.Code, e.Error = "tftp-failed", t.Err.Error()
-	}
-	return e
 }
 
 func (s *site) httpServer() *httpboot.Server {
-	exposed := slices.Contains(s.cfg.Artifacts.ExposeKeyOver, exposeHTTP)
 	return &httpboot.Server{
 		Names: s.names, Authority: s.authority, Grants: s.grants, Log: s.log, Now: time.Now,
 		Grace: time.Duration(s.cfg.Grace) * time.Second,
 		Site: httpboot.Site{
 			Inventory: func() boot.Inventory { return s.catalogue.Load().inventory },
 			Base:      s.base,
-			Artifact: func(name string) (httpboot.Artifact, bool) {
-				f, ok := s.set.File(name)
-				return httpboot.Artifact{Data: f.Data, SHA256: f.SHA256, Key: f.HoldsKey, Exposed: exposed}, ok
-			},
-			Image:  func(image, file string) (httpboot.ImageFile, bool) { return s.catalogue.Load().file(image, file) },
-			Begin:  func(r boot.Request) string { return s.journal.Boots.Begin(r.Addr, r.UUID, r.MAC, time.Now()) },
-			Saw:    s.saw,
-			Done:   func(uuid, bootID string) { s.machines.Done(uuid, bootID, time.Now()) },
-			Record: s.record,
+			Artifact:  s.openHTTP,
+			Download:  s.download,
+			Member:    s.sets.Member,
+			Image:     func(image, file string) (httpboot.ImageFile, bool) { return s.catalogue.Load().file(image, file) },
+			Begin:     func(r boot.Request) string { return s.journal.Boots.Begin(r.Addr, r.UUID, r.MAC, time.Now()) },
+			Saw:       s.saw,
+			Done:      func(uuid, bootID string) { s.machines.Done(uuid, bootID, time.Now()) },
+			Record:    s.record,
 		},
 	}
 }
@@ -237,6 +203,7 @@ func (s *site) base() (ignition.Base, error) {
 }
 
 func (s *site) saw(r boot.Request, p boot.Plan, id string) {
+	s.sets.Used(r.Credential.Set, r.UUID, time.Now())
 	if p.Action == boot.ActBoot {
 		s.journal.Boots.Started(r.Addr, id)
 	}

@@ -87,6 +87,8 @@ func (c *checker) settings(n *yaml.Node, t reflect.Type) {
 		key := n.Content[i]
 		ft, known := fields[key.Value]
 		switch {
+		case retired(t, key.Value) != "":
+			c.fault(false, "line %d: %s is no setting any more: %s", key.Line, key.Value, retired(t, key.Value))
 		case !known:
 			c.fault(key.Kind != yaml.ScalarNode, "line %d: %q is not a setting%s", key.Line, key.Value, nearest(key.Value, fields))
 		case seen[key.Value]:
@@ -96,6 +98,22 @@ func (c *checker) settings(n *yaml.Node, t reflect.Type) {
 		}
 		seen[key.Value] = true
 	}
+}
+
+// retired says what to do instead of a setting that earlier versions had.
+func retired(t reflect.Type, key string) string {
+	if t != reflect.TypeFor[Artifacts]() {
+		return ""
+	}
+	switch key {
+	case "set":
+		return "sets are made while bootd runs: nestctl artifact create rack1"
+	case "ipxe_dir":
+		return "name the folder in artifacts.bases"
+	case "expose_key_over":
+		return "each set has its own exposure: nestctl artifact create rack1 --serve tftp"
+	}
+	return ""
 }
 
 // isSettings tells our structs from types such as netip.Addr, which are

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -23,7 +24,9 @@ type client struct {
 	org  string
 }
 
-const requestTimeout = 10 * time.Second
+// requestTimeout is above all that bootd takes for an answer: making a set
+// under a new trust root is the longest.
+const requestTimeout = time.Minute
 
 // dial finds the socket's organization, which is part of every path.
 func dial(ctx context.Context, socket string) (*client, error) {
@@ -61,39 +64,59 @@ func explainDial(socket string, err error) error {
 
 // get reads one JSON answer into out.
 func (c *client) get(ctx context.Context, path string, out any) error {
+	return c.call(ctx, http.MethodGet, path, nil, out)
+}
+
+// call sends a request, with in as its JSON body unless it is nil, and reads
+// the JSON answer into out.
+func (c *client) call(ctx context.Context, method, path string, in, out any) error {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	body, err := c.open(ctx, path, "application/json", "")
+	r := request{method: method, path: path, accept: "application/json"}
+	if in != nil {
+		var err error
+		if r.body, err = json.Marshal(in); err != nil {
+			return fmt.Errorf("make request: %w", err)
+		}
+	}
+	res, err := c.do(ctx, r)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = body.Close() }() // it has been read
-	if err := json.NewDecoder(body).Decode(out); err != nil {
+	defer func() { _ = res.Body.Close() }() // it has been read
+	if err := json.NewDecoder(res.Body).Decode(out); err != nil {
 		return fmt.Errorf("read answer: %w", err)
 	}
 	return nil
 }
 
-// open sends a GET and returns the body of a 200.
-func (c *client) open(ctx context.Context, path, accept, lastEvent string) (io.ReadCloser, error) {
-	url := "http://bootd/api/v1/orgs" + path
+// request is one question to bootd; the path starts behind the organization.
+type request struct {
+	method, path, accept, lastEvent string
+	body                            []byte
+}
+
+// do sends a request and returns an answer of 2xx, whose body is the caller's
+// to close.
+func (c *client) do(ctx context.Context, r request) (*http.Response, error) {
+	url := "http://bootd/api/v1/orgs" + r.path
 	if c.org != "" {
-		url = "http://bootd/api/v1/orgs/" + c.org + path
+		url = "http://bootd/api/v1/orgs/" + c.org + r.path
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
+	req, err := http.NewRequestWithContext(ctx, r.method, url, bytes.NewReader(r.body))
 	if err != nil {
 		return nil, fmt.Errorf("make request: %w", err)
 	}
-	req.Header.Set("Accept", accept)
-	if lastEvent != "" {
-		req.Header.Set("Last-Event-ID", lastEvent)
+	req.Header.Set("Accept", r.accept)
+	if r.lastEvent != "" {
+		req.Header.Set("Last-Event-ID", r.lastEvent)
 	}
 	res, err := c.http.Do(req)
 	if err != nil {
 		return nil, err
 	}
-	if res.StatusCode == http.StatusOK {
-		return res.Body, nil
+	if res.StatusCode/100 == 2 {
+		return res, nil
 	}
 	defer func() { _ = res.Body.Close() }() // only the error counts
 	var e struct {
@@ -128,13 +151,13 @@ func (c *client) follow(ctx context.Context, since int64, each func(boot.Event) 
 }
 
 func (c *client) stream(ctx context.Context, since int64, each func(boot.Event) error) (last int64, err error) {
-	body, err := c.open(ctx, "/events", "text/event-stream", fmt.Sprint(since))
+	res, err := c.do(ctx, request{method: http.MethodGet, path: "/events", accept: "text/event-stream", lastEvent: fmt.Sprint(since)})
 	if err != nil {
 		return since, err
 	}
-	defer func() { _ = body.Close() }() // the reader's error counts
+	defer func() { _ = res.Body.Close() }() // the reader's error counts
 	last = since
-	lines := bufio.NewScanner(body)
+	lines := bufio.NewScanner(res.Body)
 	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {
 		if lines.Text() == "event: dropped" {

@@ -23,7 +23,7 @@ func command() *cobra.Command {
 	socket := cmp.Or(os.Getenv("NESTBOOT_SOCKET"), defaultSocket)
 	root := &cobra.Command{
 		Use:           "nestctl",
-		Short:         "Look at what bootd knows and does",
+		Short:         "Make artifact sets, and look at what bootd knows and does",
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
@@ -33,7 +33,7 @@ func command() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	machine.AddCommand(machineList(&socket))
-	root.AddCommand(machine, events(&socket), versionCommand())
+	root.AddCommand(artifacts(&socket), bases(&socket), machine, events(&socket), versionCommand())
 	return root
 }
 

@@ -3,10 +3,12 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"testing"
 	"time"
@@ -15,8 +17,11 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/nestboot/nestboot/admin"
+	"github.com/nestboot/nestboot/artifact"
 	"github.com/nestboot/nestboot/boot"
+	"github.com/nestboot/nestboot/integration/lab"
 	"github.com/nestboot/nestboot/inventory"
+	"github.com/nestboot/nestboot/pki"
 	"github.com/nestboot/nestboot/store"
 )
 
@@ -26,9 +31,10 @@ func TestMain(m *testing.M) {
 
 // TestScripts runs nestctl against the real API on a Unix socket.
 func TestScripts(t *testing.T) {
-	api := newAPI(t)
+	api := newAPI(t, lab.Need(t).IPXEDir())
 	testscript.Run(t, testscript.Params{
-		Dir: "testdata/script",
+		Dir:  "testdata/script",
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"mode": mode},
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("NESTBOOT_SOCKET", filepath.Join(e.WorkDir, "admin.sock"))
 			e.Setenv("TZ", "UTC")
@@ -48,9 +54,23 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-func newAPI(t *testing.T) *admin.API {
+// mode demands that a file has the mode.
+func mode(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: mode FILE 0600")
+	}
+	st, err := os.Stat(ts.MkAbs(args[0]))
+	ts.Check(err)
+	if got := fmt.Sprintf("%04o", st.Mode().Perm()); got != args[1] {
+		ts.Fatalf("%s has mode %s, want %s", args[0], got, args[1])
+	}
+}
+
+// newAPI is bootd's API with a real store. Without bases, no set can be made.
+func newAPI(t *testing.T, bases ...string) *admin.API {
 	t.Helper()
-	s, err := store.Open(t.Context(), store.Config{Dir: t.TempDir()})
+	dir := t.TempDir()
+	s, err := store.Open(t.Context(), store.Config{Dir: filepath.Join(dir, "store")})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, s.Close()) })
 	log := slog.New(slog.DiscardHandler)
@@ -70,7 +90,26 @@ func newAPI(t *testing.T) *admin.API {
 	journal.Record(boot.Event{Stage: boot.StageScript, Boot: "00000000000000b1", Addr: addr, Name: "flatcar", Duration: time.Millisecond, Bytes: 448}, at)
 	journal.Record(boot.Event{Stage: boot.StageDone, Boot: "00000000000000b2", Addr: addr}, at.Add(time.Second))
 	journal.Record(boot.Event{Stage: boot.StageDone, Boot: "00000000000000b1", Addr: addr}, at.Add(2*time.Second))
-	return &admin.API{Org: "7b0c8a3e-53c5-4f2e-9d0a-2f1f5f2a9c11", Machines: machines, Journal: journal, Log: log, Version: "v1"}
+	return &admin.API{
+		Org: "7b0c8a3e-53c5-4f2e-9d0a-2f1f5f2a9c11", BootURL: "https://boot.test",
+		Machines: machines, Journal: journal, Artifacts: openSets(t, dir, s, bases), Log: log, Version: "v1",
+	}
+}
+
+func openSets(t *testing.T, dir string, s *store.Store, bases []string) *artifact.Sets {
+	t.Helper()
+	log := slog.New(slog.DiscardHandler)
+	ca, err := pki.Open(t.Context(), pki.Config{Dir: filepath.Join(dir, "pki"), Store: s, Hosts: []string{"ipxe.test"}})
+	require.NoError(t, err)
+	bundles, err := artifact.ReadBases(bases)
+	require.NoError(t, err)
+	stock, err := artifact.OpenBases(t.Context(), bundles, filepath.Join(dir, "bases"), log)
+	require.NoError(t, err)
+	sets, err := artifact.Open(t.Context(), artifact.Config{
+		Dir: filepath.Join(dir, "sets"), URL: "https://ipxe.test", Store: s, Authority: ca, Stock: stock, Log: log, Now: time.Now,
+	})
+	require.NoError(t, err)
+	return sets
 }
 
 func TestFollowComesAgainAfterItWasDropped(t *testing.T) {

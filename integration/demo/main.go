@@ -64,6 +64,7 @@ func demo(ctx context.Context, o rig.Options) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, r.Close()) }()
+	fmt.Printf("demo: made its boot files: nestctl artifact create %s --serve %s\n", rig.Set, rig.Serve)
 	start := time.Now()
 	fmt.Println("demo: power on")
 	m, err := r.Lab.Boot(ctx, machine)

@@ -1,0 +1,101 @@
+package artifact
+
+import (
+	"context"
+	"crypto/rsa"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/google/renameio/v2"
+)
+
+// credentialFile holds certificate and key in one file, so that they change
+// together.
+const credentialFile = "client.pem"
+
+// credential is a set's certificate and its key as DER.
+type credential struct {
+	cert *x509.Certificate
+	key  []byte
+}
+
+func (s *Sets) dirOf(r record) string { return filepath.Join(s.cfg.Dir, r.dir()) }
+
+// issue makes a new certificate for the set and writes it down.
+func (s *Sets) issue(ctx context.Context, r record) (credential, error) {
+	dir := s.dirOf(r)
+	if err := privateDir(dir); err != nil {
+		return credential{}, err
+	}
+	var until time.Time
+	if r.Spec.ExpiresAt != nil {
+		until = *r.Spec.ExpiresAt
+	}
+	issued, err := s.cfg.Authority.IssueMachine(ctx, r.Spec.Name, until)
+	if err != nil {
+		return credential{}, fmt.Errorf("issue certificate: %w", err)
+	}
+	s.step("issued")
+	c := credential{cert: issued.Certificate, key: x509.MarshalPKCS1PrivateKey(issued.Key)}
+	out := append(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.cert.Raw}),
+		pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: c.key})...)
+	if err := renameio.WriteFile(filepath.Join(dir, credentialFile), out, 0o600, renameio.WithTempDir(dir)); err != nil {
+		return credential{}, fmt.Errorf("write certificate: %w", err)
+	}
+	if err := errors.Join(syncDir(dir), syncDir(s.cfg.Dir)); err != nil {
+		return credential{}, err
+	}
+	return c, nil
+}
+
+// stored reads what issue wrote, and says why it is not good at the given time.
+// The certificate is returned whenever it can be read.
+func (s *Sets) stored(r record, at time.Time) (credential, error) {
+	data, err := os.ReadFile(filepath.Join(s.dirOf(r), credentialFile))
+	if err != nil {
+		return credential{}, fmt.Errorf("read certificate: %w", err)
+	}
+	pair, err := tls.X509KeyPair(data, data)
+	if err != nil {
+		return credential{}, fmt.Errorf("stored certificate is damaged: %w", err)
+	}
+	key, ok := pair.PrivateKey.(*rsa.PrivateKey)
+	if !ok {
+		return credential{}, errors.New("stored certificate has no RSA key")
+	}
+	c := credential{cert: pair.Leaf, key: x509.MarshalPKCS1PrivateKey(key)}
+	if _, err := s.cfg.Authority.Verify([]*x509.Certificate{pair.Leaf}, at); err != nil {
+		return c, fmt.Errorf("stored certificate is not good for long: %w", err)
+	}
+	return c, nil
+}
+
+// credential takes what is on disk while it is good, else makes a new one. A
+// set with an end keeps its certificate to the end.
+func (s *Sets) credential(ctx context.Context, r record) (credential, error) {
+	if err := private(s.dirOf(r)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return credential{}, err // whoever opened it up must look at it first
+	}
+	at := s.cfg.Now()
+	if r.Spec.ExpiresAt == nil {
+		at = at.Add(renewBefore)
+	}
+	c, err := s.stored(r, at)
+	if err == nil || s.expired(r) {
+		return c, nil
+	}
+	s.cfg.Log.WarnContext(ctx, "set gets a new certificate", "set", r.Spec.Name, "err", err)
+	return s.issue(ctx, r)
+}
+
+// expired reports whether the set's own end is over.
+func (s *Sets) expired(r record) bool {
+	return r.Spec.ExpiresAt != nil && !s.cfg.Now().Before(*r.Spec.ExpiresAt)
+}

@@ -1,0 +1,137 @@
+package artifact
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/nestboot/nestboot/store"
+)
+
+// Keys in the store. A set's number is never used again, its name is free when
+// the set is gone.
+const (
+	recordPrefix = "artifacts/"
+	namePrefix   = "artifact-names/"
+	usePrefix    = "artifact-uses/"
+	lastIDKey    = "artifact-ids/last"
+)
+
+// maxSets bounds the sets that exist at a time.
+const maxSets = 1000
+
+// state is how far a set has come in its life on disk.
+type state string
+
+const (
+	creating state = "creating" // its certificate may not exist yet; nobody was told of it
+	ready    state = "ready"
+	deleting state = "deleting" // its certificate may still be good; it is served no longer
+)
+
+// record is what the store keeps of a set. It holds no key and no secret.
+type record struct {
+	ID      int64     `json:"id"`
+	Spec    Spec      `json:"spec"`
+	State   state     `json:"state"`
+	Created time.Time `json:"created_at"`
+}
+
+func recordKey(id int64) string { return recordPrefix + strconv.FormatInt(id, 10) }
+func useKey(id int64) string    { return usePrefix + strconv.FormatInt(id, 10) }
+
+// dir is the folder of the set's certificate and key.
+func (r record) dir() string { return fmt.Sprintf("%s-%d", r.Spec.Name, r.ID) }
+
+// records reads all sets.
+func (s *Sets) records(ctx context.Context) ([]record, error) {
+	entries, err := s.cfg.Store.List(ctx, recordPrefix)
+	if err != nil {
+		return nil, fmt.Errorf("read artifact sets: %w", err)
+	}
+	var all []record
+	for _, e := range entries {
+		var r record
+		if err := json.Unmarshal(e.Value, &r); err != nil {
+			return nil, fmt.Errorf("read artifact set %s: %w", e.Key, err)
+		}
+		all = append(all, r)
+	}
+	return all, nil
+}
+
+// claim gives a new set its number and its name, in one transaction.
+func (s *Sets) claim(ctx context.Context, spec Spec) (record, error) {
+	s.claiming.Lock() // several would only make each other try again
+	defer s.claiming.Unlock()
+	name := namePrefix + spec.Name
+	if _, err := s.cfg.Store.Get(ctx, name); err == nil {
+		return record{}, &Invalid{[]Fault{{"name", CodeTaken, "has already been taken"}}}
+	} else if !errors.Is(err, store.ErrNotFound) {
+		return record{}, fmt.Errorf("look for set %s: %w", spec.Name, err)
+	}
+	last, revision, err := s.lastID(ctx)
+	if err != nil {
+		return record{}, err
+	}
+	r := record{ID: last + 1, Spec: spec, State: creating, Created: s.cfg.Now().UTC().Truncate(time.Second)}
+	value, err := json.Marshal(r)
+	if err != nil {
+		return record{}, fmt.Errorf("encode set %s: %w", spec.Name, err)
+	}
+	number := strconv.AppendInt(nil, r.ID, 10)
+	_, err = s.cfg.Store.Commit(ctx, store.Txn{
+		If:   []store.Condition{store.Unchanged(lastIDKey, revision), store.Unchanged(name, 0)},
+		Then: []store.Op{store.Set(lastIDKey, number), store.Set(name, number), store.Set(recordKey(r.ID), value)},
+	})
+	if err != nil {
+		return record{}, fmt.Errorf("write down set %s: %w", spec.Name, err)
+	}
+	return r, nil
+}
+
+// LastID is the highest number that a set has ever had.
+func (s *Sets) LastID(ctx context.Context) (int64, error) {
+	id, _, err := s.lastID(ctx)
+	return id, err
+}
+
+func (s *Sets) lastID(ctx context.Context) (id, revision int64, err error) {
+	e, err := s.cfg.Store.Get(ctx, lastIDKey)
+	if errors.Is(err, store.ErrNotFound) {
+		return 0, 0, nil
+	}
+	if err != nil {
+		return 0, 0, fmt.Errorf("read last set number: %w", err)
+	}
+	if id, err = strconv.ParseInt(string(e.Value), 10, 64); err != nil {
+		return 0, 0, fmt.Errorf("last set number %q is damaged: %w", e.Value, err)
+	}
+	return id, e.Revision, nil
+}
+
+// put replaces the record of a set that exists.
+func (s *Sets) put(ctx context.Context, r record) error {
+	value, err := json.Marshal(r)
+	if err != nil {
+		return fmt.Errorf("encode set %s: %w", r.Spec.Name, err)
+	}
+	if _, err := s.cfg.Store.Put(ctx, recordKey(r.ID), value); err != nil {
+		return fmt.Errorf("write down set %s: %w", r.Spec.Name, err)
+	}
+	return nil
+}
+
+// erase forgets a set and frees its name.
+func (s *Sets) erase(ctx context.Context, r record) error {
+	_, err := s.cfg.Store.Commit(ctx, store.Txn{Then: []store.Op{
+		store.Remove(recordKey(r.ID)), store.Remove(namePrefix + r.Spec.Name), store.Remove(useKey(r.ID)),
+	}})
+	if err != nil {
+		return fmt.Errorf("forget set %s: %w", r.Spec.Name, err)
+	}
+	return nil
+}

@@ -1,0 +1,58 @@
+package artifact
+
+import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"github.com/google/renameio/v2"
+
+	"github.com/nestboot/nestboot/pki"
+)
+
+// secretFile holds the secret from which the tokens of all sets are made.
+const secretFile = "token.secret"
+
+// openSecret reads the installation's secret from dir, or makes it. Another
+// secret only changes the addresses under which sets are downloaded.
+func openSecret(dir string) (pki.Secret, error) {
+	path := filepath.Join(dir, secretFile)
+	if err := private(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return pki.Secret{}, err
+	}
+	text, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		secret := pki.NewSecret()
+		if err := renameio.WriteFile(path, []byte(secret.Encode()), 0o600, renameio.WithTempDir(dir)); err != nil {
+			return pki.Secret{}, fmt.Errorf("write the secret of download addresses: %w", err)
+		}
+		return secret, nil
+	}
+	if err != nil {
+		return pki.Secret{}, fmt.Errorf("read the secret of download addresses: %w", err)
+	}
+	secret, err := pki.ParseSecret(string(text))
+	if err != nil {
+		return pki.Secret{}, fmt.Errorf("%s is damaged: remove it; download addresses will change: %w", path, err)
+	}
+	return secret, nil
+}
+
+// tokenOf is the secret part of a set's download addresses. It can be made
+// again, so it is stored nowhere, and dies with the set, whose number is never
+// used twice.
+func tokenOf(secret pki.Secret, id int64) (pki.Secret, error) {
+	mac := hmac.New(sha256.New, secret.Reveal())
+	mac.Write([]byte("nestboot artifact set " + strconv.FormatInt(id, 10)))
+	token, err := pki.ParseSecret(base64.RawURLEncoding.EncodeToString(mac.Sum(nil)))
+	if err != nil {
+		return pki.Secret{}, fmt.Errorf("make token of set %d: %w", id, err)
+	}
+	return token, nil
+}

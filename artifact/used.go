@@ -1,0 +1,118 @@
+package artifact
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+)
+
+// maxUsers is how many machines a set remembers: the last ones.
+const maxUsers = 100
+
+// Use is the last time that a machine booted with a set.
+type Use struct {
+	Machine string    `json:"machine"` // UUID
+	At      time.Time `json:"at"`
+}
+
+// uses are the last uses of a set, the latest first. They are known at once and
+// written by Run, so that no machine waits for a disk.
+type uses struct {
+	mu    sync.Mutex
+	list  []Use
+	dirty bool
+}
+
+func (u *uses) add(machine string, at time.Time) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.list = slices.DeleteFunc(u.list, func(x Use) bool { return x.Machine == machine })
+	u.list = slices.Insert(u.list, 0, Use{machine, at.UTC()})
+	u.list, u.dirty = u.list[:min(len(u.list), maxUsers)], true
+}
+
+func (u *uses) all() []Use {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return slices.Clone(u.list)
+}
+
+// take returns what is to be written, nil if nothing is.
+func (u *uses) take() []Use {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if !u.dirty {
+		return nil
+	}
+	u.dirty = false
+	return slices.Clone(u.list)
+}
+
+func (u *uses) giveBack() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.dirty = true
+}
+
+// Used takes down that a machine was answered which came with the set's
+// certificate.
+func (s *Sets) Used(set, machine string, at time.Time) {
+	if m := s.named(set); m != nil {
+		m.uses.add(machine, at)
+	}
+}
+
+// loadUses reads the uses of all sets that s knows.
+func (s *Sets) loadUses(ctx context.Context) error {
+	entries, err := s.cfg.Store.List(ctx, usePrefix)
+	if err != nil {
+		return fmt.Errorf("read uses of artifact sets: %w", err)
+	}
+	stored := map[string][]byte{}
+	for _, e := range entries {
+		stored[e.Key] = e.Value
+	}
+	for _, m := range s.members() {
+		value, ok := stored[useKey(m.id)]
+		if !ok {
+			continue
+		}
+		if err := json.Unmarshal(value, &m.uses.list); err != nil {
+			return fmt.Errorf("uses of artifact set %d: %w", m.id, err)
+		}
+	}
+	return nil
+}
+
+// flushUses writes what Used took down.
+func (s *Sets) flushUses(ctx context.Context) error {
+	for _, m := range s.members() {
+		if err := s.flushMember(ctx, m); err != nil {
+			return fmt.Errorf("write uses of artifact set %d: %w", m.id, err)
+		}
+	}
+	return nil
+}
+
+func (s *Sets) flushMember(ctx context.Context, m *member) error {
+	list := m.uses.take()
+	if list == nil {
+		return nil
+	}
+	m.work.Lock() // a set that is being deleted must not leave them behind
+	defer m.work.Unlock()
+	if m.current.Load().rec.State != ready {
+		return nil
+	}
+	value, err := json.Marshal(list)
+	if err == nil {
+		_, err = s.cfg.Store.Put(ctx, useKey(m.id), value)
+	}
+	if err != nil {
+		m.uses.giveBack()
+	}
+	return err
+}

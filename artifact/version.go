@@ -1,0 +1,127 @@
+package artifact
+
+import (
+	"context"
+	"crypto/x509"
+	"fmt"
+	"path"
+	"regexp"
+	"sync/atomic"
+
+	"github.com/nestboot/nestboot/ipxebuild"
+	"github.com/nestboot/nestboot/pki"
+)
+
+// version is one state of a set. It never changes, but for gone.
+type version struct {
+	rec   record
+	cert  *x509.Certificate // nil for a keyless set
+	token pki.Secret
+	built *ipxebuild.Set // nil: nothing is served
+	files map[string]ipxebuild.FileInfo
+	bare  []string    // scripts that iPXE asks for without their folder
+	fault error       // why the set cannot be served
+	gone  atomic.Bool // nothing of it is cached any more
+}
+
+func (v *version) copy() *version {
+	return &version{rec: v.rec, cert: v.cert, token: v.token, built: v.built, files: v.files, bare: v.bare, fault: v.fault}
+}
+
+// replace puts another version in the place of the current one. The caller
+// holds m.work.
+func (s *Sets) replace(m *member, next *version) {
+	s.cache.forget(m.current.Swap(next))
+}
+
+// versions of iPXE that sets can be made of, the newest first.
+func (s *Sets) versions() []string {
+	if stock := s.stock.Load(); stock != nil {
+		return stock.Versions()
+	}
+	return nil
+}
+
+// config is what ipxebuild makes a set from.
+func (s *Sets) config(spec Spec, c credential) ipxebuild.Config {
+	cfg := ipxebuild.Config{
+		Name: spec.Name, URL: s.cfg.URL, Root: s.cfg.Authority.RootFingerprint(),
+		Base: spec.Base, Archs: spec.Archs, Options: spec.Options,
+	}
+	if c.cert != nil {
+		cfg.Cert, cfg.Key, cfg.KeyType = c.cert.Raw, c.key, ipxebuild.KeyType(spec.KeyType)
+	}
+	return cfg
+}
+
+// scriptName is how the script is called that iPXE, loaded by PXE under OVMF,
+// asks for in the root, whatever folder it came from itself (seen with
+// snponly.efi 1.21.1+git20250501 under OVMF 2022.11; by HTTP it names the
+// folder).
+var scriptName = regexp.MustCompile(`^(?:[0-9a-f]{8}|autoexec)\.ipxe$`)
+
+// build makes a version that can be served.
+func (s *Sets) build(r record, c credential) (*version, error) {
+	v := &version{rec: r, cert: c.cert, files: map[string]ipxebuild.FileInfo{}}
+	var err error
+	if v.token, err = tokenOf(s.secret, r.ID); err != nil {
+		return nil, err
+	}
+	stock := s.stock.Load()
+	if stock == nil {
+		return nil, fmt.Errorf("assemble set %s: %w", r.Spec.Name, errNoBases)
+	}
+	if v.built, err = stock.Set(s.config(r.Spec, c)); err != nil {
+		return nil, fmt.Errorf("assemble set %s: %w", r.Spec.Name, err)
+	}
+	for _, f := range v.built.Files() {
+		v.files[f.Name] = f
+		if dir, base := path.Split(f.Name); dir != "" && scriptName.MatchString(base) {
+			v.bare = append(v.bare, base)
+		}
+	}
+	return v, nil
+}
+
+// load brings back a set that was made before. It never fails: what is wrong
+// becomes the version's fault.
+func (s *Sets) load(ctx context.Context, r record) *version {
+	var c credential
+	var err error
+	if !r.Spec.Keyless {
+		c, err = s.credential(ctx, r)
+	}
+	if err == nil && !s.expired(r) {
+		var v *version
+		if v, err = s.build(r, c); err == nil {
+			return v
+		}
+	}
+	v := &version{rec: r, cert: c.cert, fault: err}
+	if err != nil {
+		s.cfg.Log.ErrorContext(ctx, "set cannot be served", "set", r.Spec.Name, "err", err)
+	}
+	if v.token, err = tokenOf(s.secret, r.ID); err != nil {
+		v.fault = err
+	}
+	return v
+}
+
+// UseStock takes over other binaries. Each set keeps the version of iPXE that
+// it was made with; one that lacked its binaries is served again when they are
+// there, and one whose binaries are gone is served until the next start.
+func (s *Sets) UseStock(ctx context.Context, stock *ipxebuild.Stock) {
+	if sameStock(s.stock.Load(), stock) {
+		return
+	}
+	s.stock.Store(stock)
+	for _, m := range s.members() {
+		m.work.Lock()
+		if v := m.current.Load(); v.rec.State == ready {
+			if next := s.load(ctx, v.rec); next.fault == nil || v.built == nil {
+				s.replace(m, next)
+			}
+		}
+		m.work.Unlock()
+	}
+}

@@ -1,0 +1,94 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net/netip"
+	"regexp"
+	"time"
+
+	"github.com/nestboot/nestboot/artifact"
+	"github.com/nestboot/nestboot/boot"
+	"github.com/nestboot/nestboot/httpboot"
+	"github.com/nestboot/nestboot/tftp"
+)
+
+func (s *site) tftpServer() *tftp.Server {
+	return &tftp.Server{
+		Open: s.openTFTP, Log: slog.New(warnings{s.log.Handler()}), Networks: s.cfg.TFTP.Networks,
+		Limits:    tftp.Limits{Grace: time.Duration(s.cfg.Grace) * time.Second},
+		OnRequest: func(t tftp.Transfer) { s.record(tftpEvent(boot.StageTFTPRequest, t)) },
+		OnDone:    func(t tftp.Transfer) { s.record(tftpEvent(boot.StageTFTPDone, t)) },
+	}
+}
+
+// openTFTP serves the files of sets, but of a set with a key only if its
+// operator chose so (T14).
+func (s *site) openTFTP(ctx context.Context, name string, client netip.AddrPort) (*io.SectionReader, error) {
+	f, err := s.sets.File(ctx, name, artifact.TFTP)
+	var w *artifact.Withheld
+	switch {
+	case errors.As(err, &w):
+		e := boot.Event{Stage: boot.StageArtifact, Addr: client.Addr().Unmap(), Name: name, Code: w.Code, Error: w.Error()}
+		message := w.Reason
+		if w.Code == artifact.CodeNotExposed {
+			e.Stage, message = boot.StageKey, "holds a private key: "+w.Fix // 120 bytes reach the console
+		}
+		s.record(e)
+		return nil, &tftp.Refusal{Code: 2, Message: message}
+	case err != nil:
+		return nil, err
+	}
+	return io.NewSectionReader(bytes.NewReader(f.Data), 0, int64(len(f.Data))), nil
+}
+
+// openHTTP serves the files of sets to whoever asks by name.
+func (s *site) openHTTP(ctx context.Context, name string, secure bool) (httpboot.Artifact, error) {
+	over := artifact.HTTP
+	if secure {
+		over = artifact.HTTPS
+	}
+	return asArtifact(s.sets.File(ctx, name, over))
+}
+
+// download serves the files of sets to whoever has a set's address.
+func (s *site) download(ctx context.Context, token, name string) (httpboot.Artifact, error) {
+	return asArtifact(s.sets.Download(ctx, token, name))
+}
+
+func asArtifact(f artifact.File, err error) (httpboot.Artifact, error) {
+	var w *artifact.Withheld
+	if errors.As(err, &w) {
+		err = &httpboot.Withheld{Code: w.Code, Reason: w.Error()}
+	}
+	return httpboot.Artifact{Data: f.Data, SHA256: f.SHA256}, err
+}
+
+// probes are names that loaders ask for on the chance that they are there:
+// pxelinux tries about ten configurations at each boot, iPXE a script beside
+// itself. That they are not is nobody's fault.
+var probes = regexp.MustCompile(`(^|/)(pxelinux\.cfg/.*|[0-9a-f]{8}\.ipxe|autoexec\.ipxe)$`)
+
+func tftpEvent(stage boot.Stage, t tftp.Transfer) boot.Event {
+	e := boot.Event{Stage: stage, Addr: t.Client.Addr().Unmap(), Name: t.Name, Bytes: t.Bytes, Duration: t.Duration}
+	switch {
+	case t.Err == nil:
+		if stage == boot.StageTFTPDone {
+			e.Detail = fmt.Sprintf("blksize %d, windowsize %d, %d sent again", t.BlockSize, t.Window, t.Retransmits)
+		}
+	case errors.Is(t.Err, tftp.ErrSizeProbe):
+		e.Detail = t.Err.Error() // OVMF does so before each download
+	case errors.Is(t.Err, fs.ErrNotExist) && probes.MatchString(t.Name):
+		e.Detail = "no such file; the loader asks on the chance"
+	case errors.Is(t.Err, fs.ErrNotExist):
+		e.Code, e.Error = "not-found", "no set has this file: nestctl artifact show lists the names"
+	default:
+		e.Code, e.Error = "tftp-failed", t.Err.Error()
+	}
+	return e
+}

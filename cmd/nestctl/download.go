@@ -1,0 +1,127 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+
+	"github.com/google/renameio/v2"
+	"github.com/spf13/cobra"
+
+	"github.com/nestboot/nestboot/ipxebuild"
+)
+
+func artifactDownload(socket *string) *cobra.Command {
+	var to string
+	cmd := onSet(socket, &cobra.Command{
+		Use: "download NAME [FORMAT|FILE]", Short: "Save a file of a set", Args: cobra.RangeArgs(1, 2),
+		Long: "Save one file of a set, by its format or its name; without either, the image for CD and USB stick.\n" +
+			"Formats: iso, pxe (BIOS network boot), efi_amd64, efi_arm64, raw_amd64 (disk), ipxe-chain (script).\n" +
+			"It comes over bootd's admin socket, so it needs no exposure. A file with a private key inside gets\n" +
+			"mode 0600; a download that breaks off leaves nothing behind.",
+		Example: "  nestctl artifact download rack1                    # ./rack1.iso\n" +
+			"  nestctl artifact download rack1 efi_amd64 -o /media/usb/EFI/BOOT/BOOTX64.EFI",
+	}, func(cmd *cobra.Command, c *client, s set, args []string) error {
+		want := string(ipxebuild.FormatISO)
+		if len(args) > 1 {
+			want = args[1]
+		}
+		f, err := s.file(want)
+		if err != nil {
+			return err
+		}
+		data, err := c.download(cmd.Context(), setPath(s)+"/files/"+f.Name)
+		if err != nil {
+			return fmt.Errorf("download %s: %w", f.Name, err)
+		}
+		if to == "-" {
+			_, err := cmd.OutOrStdout().Write(data)
+			return err
+		}
+		saved, err := save(to, f, data)
+		if err != nil {
+			return err
+		}
+		note := ""
+		if f.HoldsKey {
+			note = "; it holds a private key: keep it to yourself"
+		}
+		_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: %d bytes%s\n", saved, len(data), note)
+		return err
+	})
+	cmd.Flags().StringVarP(&to, "output", "o", "", "`PATH` of a file or folder, - for standard output (default: the file's name, here)")
+	return cmd
+}
+
+// file finds a file by its name or by a format that has just one.
+func (s set) file(want string) (setFile, error) {
+	var found []setFile
+	var names []string
+	for _, f := range s.Files {
+		if f.Name == want {
+			return f, nil
+		}
+		if string(f.Format) == want {
+			found = append(found, f)
+			names = append(names, f.Name)
+		}
+	}
+	switch len(found) {
+	case 1:
+		return found[0], nil
+	case 0:
+		for _, m := range s.Missing {
+			if strings.Contains(m, want) {
+				return setFile{}, fmt.Errorf("set %s has no %s: %s", s.Name, want, m)
+			}
+		}
+		return setFile{}, fmt.Errorf("set %s has no file or format %q: nestctl artifact show %s lists them", s.Name, want, s.Name)
+	}
+	return setFile{}, fmt.Errorf("%s is several files; name one of %s", want, strings.Join(names, ", "))
+}
+
+// maxDownload is beyond any file of a set.
+const maxDownload = 256 << 20
+
+// download reads a whole file and compares it with the digest that came with
+// it.
+func (c *client) download(ctx context.Context, path string) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	res, err := c.do(ctx, request{method: http.MethodGet, path: path, accept: "*/*"})
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = res.Body.Close() }() // it has been read
+	data, err := io.ReadAll(io.LimitReader(res.Body, maxDownload+1))
+	if err != nil {
+		return nil, fmt.Errorf("it broke off: %w", err)
+	}
+	sum := sha256.Sum256(data)
+	if etag := res.Header.Get("ETag"); etag != `"`+hex.EncodeToString(sum[:])+`"` {
+		return nil, fmt.Errorf("it is not what bootd sent: %d bytes that do not match %s", len(data), etag)
+	}
+	return data, nil
+}
+
+// save writes the file whole or not at all, and returns its path.
+func save(to string, f setFile, data []byte) (string, error) {
+	if st, err := os.Stat(to); to == "" || err == nil && st.IsDir() {
+		to = filepath.Join(to, path.Base(f.Name))
+	}
+	mode := os.FileMode(0o644)
+	if f.HoldsKey {
+		mode = 0o600
+	}
+	if err := renameio.WriteFile(to, data, mode, renameio.WithTempDir(filepath.Dir(to)), renameio.WithStaticPermissions(mode)); err != nil {
+		return "", fmt.Errorf("save %s: %w", to, err)
+	}
+	return to, nil
+}

@@ -1,0 +1,168 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"path"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/nestboot/nestboot/ipxebuild"
+)
+
+// table prints rows of columns.
+func table(w io.Writer, rows [][]string) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for _, r := range rows {
+		if _, err := fmt.Fprintln(t, strings.Join(r, "\t")); err != nil {
+			return fmt.Errorf("print: %w", err)
+		}
+	}
+	return t.Flush()
+}
+
+func printSets(w io.Writer, sets []set) error {
+	if len(sets) == 0 {
+		_, err := fmt.Fprintln(w, "There is no artifact set yet. Make the first one: nestctl artifact create rack1 --serve tftp")
+		return err
+	}
+	rows := [][]string{{"ID", "NAME", "STATUS", "ENDS", "IPXE", "SERVED OVER", "LAST USED", "MACHINES"}}
+	for _, s := range sets {
+		rows = append(rows, []string{
+			fmt.Sprint(s.ID), s.Name, s.Status, ends(s.ExpiresAt), s.Base, served(s), when(s.LastUsed, "never"), fmt.Sprint(len(s.UsedBy)),
+		})
+	}
+	return table(w, rows)
+}
+
+func ends(t *time.Time) string { return when(t, "renews itself") }
+
+func when(t *time.Time, never string) string {
+	if t == nil {
+		return never
+	}
+	return t.UTC().Format(time.RFC3339)
+}
+
+func served(s set) string {
+	if s.Keyless {
+		return "all (keyless)"
+	}
+	return cmp.Or(strings.Join(s.Exposure, ","), "none")
+}
+
+// printDetails prints a set and its files; with their addresses if it is asked to.
+func printDetails(w io.Writer, s set, addresses bool) error {
+	machines := "any"
+	if len(s.Machines) > 0 {
+		machines = "only " + strings.Join(s.Machines, ", ")
+	}
+	rows := [][]string{
+		{"Set", fmt.Sprintf("%s (number %d)", s.Name, s.ID)},
+		{"Status", s.Status},
+		{"Ends", ends(s.ExpiresAt)},
+		{"Made of", "iPXE " + s.Base + " for " + strings.Join(s.Archs, ", ")},
+		{"Machines", machines},
+		{"Served over", served(s)},
+		{"", s.Means},
+	}
+	if s.Reason != "" {
+		rows = append(rows, []string{"Reason", s.Reason})
+	}
+	if s.Certificate != nil {
+		rows = append(rows, []string{"Certificate", s.Certificate.Serial + ", until " + s.Certificate.NotAfter.UTC().Format(time.RFC3339)})
+	}
+	if addresses {
+		rows = append(rows, []string{"Last used", when(s.LastUsed, "never")})
+		for _, u := range s.UsedBy[:min(len(s.UsedBy), 10)] {
+			rows = append(rows, []string{"", "by " + u.Machine + " at " + u.At.UTC().Format(time.RFC3339)})
+		}
+	}
+	if err := table(w, rows); err != nil {
+		return err
+	}
+	return printFiles(w, s, addresses)
+}
+
+func printFiles(w io.Writer, s set, addresses bool) error {
+	rows := [][]string{{"\nFILE", "FOR", "DHCP OPTION 93"}}
+	if addresses {
+		rows[0] = append(rows[0], "ADDRESS")
+	}
+	for _, f := range s.Files {
+		u, ok := useOf(f)
+		if !ok {
+			continue
+		}
+		row := []string{f.Name, u.what, u.archs}
+		if addresses && f.URL != nil {
+			row = append(row, *f.URL)
+		}
+		rows = append(rows, row)
+	}
+	if err := table(w, rows); err != nil {
+		return err
+	}
+	for _, m := range s.Missing {
+		if _, err := fmt.Fprintln(w, "missing: "+m); err != nil {
+			return fmt.Errorf("print: %w", err)
+		}
+	}
+	return nil
+}
+
+// use is what a file is for, and which firmware DHCP hands it to (option 93,
+// RFC 4578).
+type use struct{ what, archs string }
+
+// useOf knows the files that people handle; others are fetched by those.
+func useOf(f setFile) (use, bool) {
+	switch f.Format {
+	case ipxebuild.FormatISO:
+		return use{"CD or USB stick, BIOS and UEFI", "-"}, true
+	case ipxebuild.FormatRaw:
+		return use{"disk, BIOS and UEFI", "-"}, true
+	case ipxebuild.FormatPXE:
+		return use{"BIOS, PXE", "0"}, true
+	case ipxebuild.FormatEFIAMD64:
+		return use{"UEFI x86-64, PXE and HTTP Boot", "7, 9; HTTP 16"}, true
+	case ipxebuild.FormatEFIARM64:
+		return use{"UEFI arm64, PXE and HTTP Boot", "11; HTTP 19"}, true
+	case ipxebuild.FormatChain:
+		return use{"an iPXE that is there already", "user class iPXE"}, true
+	}
+	switch path.Base(f.Name) {
+	case "undionly.kpxe":
+		return use{"BIOS, PXE, with the card's own driver; needs a rule for user class iPXE", "0"}, true
+	case "lpxelinux.0":
+		return use{"BIOS, PXE, where the single file does not start", "0"}, true
+	case "snponly.efi", "ipxe-amd64.efi":
+		return use{"UEFI x86-64, PXE and HTTP Boot, with the script beside it", "7, 9; HTTP 16"}, true
+	case "ipxe-arm64.efi":
+		return use{"UEFI arm64, PXE and HTTP Boot, with the script beside it", "11; HTTP 19"}, true
+	case "shimx64.efi":
+		return use{"UEFI x86-64 with Secure Boot", "7, 9; HTTP 16"}, true
+	}
+	return use{}, false
+}
+
+// printExposure says what a change of exposure means.
+func printExposure(w io.Writer, s set) error {
+	_, err := fmt.Fprintf(w, "set %s is served over: %s\n%s.\n", s.Name, served(s), s.Means)
+	return err
+}
+
+// printNextStep says what to do with a new set.
+func printNextStep(w io.Writer, s set) error {
+	open := s.Keyless || strings.Contains(strings.Join(s.Exposure, ","), "tftp")
+	text := "\nNext: let DHCP hand out one of these file names (docs/dhcp has whole configurations),\n" +
+		"or write the image to a stick: nestctl artifact download " + s.Name + "\n"
+	if !open {
+		text = "\nNext: write the image to a stick: nestctl artifact download " + s.Name + "\n" +
+			"or, to boot by PXE, let TFTP serve the set: nestctl artifact update " + s.Name + " --serve tftp\n"
+	}
+	_, err := io.WriteString(w, text)
+	return err
+}
