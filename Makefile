@@ -4,7 +4,7 @@ GO    ?= go
 BIN   := $(CURDIR)/.bin
 FUZZTIME ?= 60s
 
-.PHONY: help deps build demo lab allowed test e2e-artifacts check fuzz generate clean
+.PHONY: help deps build demo lab allowed test e2e-artifacts check fuzz generate bench-artifacts clean
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
@@ -41,6 +41,9 @@ fuzz: ## run every fuzz target for FUZZTIME (60s) each
 
 generate: ## compile the programs inside single-file artifacts (needs GCC of Debian 12)
 	@ipxebuild/single/stub/build.sh
+
+bench-artifacts: lab ## time a whole set of boot artifacts, a new trust root and a key
+	@$(GO) run ./integration/bench-artifacts
 
 clean: ## remove what was built here; the cache stays
 	@rm -rf .bin .run dist
