@@ -2,6 +2,7 @@ package pki
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -47,6 +48,7 @@ func (e *GrantError) Error() string { return e.Code + ": boot " + e.Boot + ": " 
 // there is one; any other error means that the step could not be recorded.
 type Grants struct {
 	ledger ledger
+	certs  *store.Mirror // records of certificates
 	now    func() time.Time
 }
 
@@ -58,7 +60,11 @@ func OpenGrants(ctx context.Context, s *store.Store, log *slog.Logger, now func(
 	if err != nil {
 		return nil, fmt.Errorf("load boot sessions: %w", err)
 	}
-	return &Grants{now: now, ledger: ledger{
+	certs, err := s.Mirror(context.WithoutCancel(ctx), certPrefix)
+	if err != nil {
+		return nil, fmt.Errorf("load certificates of boot sessions: %w", err)
+	}
+	return &Grants{now: now, certs: certs, ledger: ledger{
 		store: s, mirror: mirror, log: log, now: now, memory: map[string]Session{},
 	}}, nil
 }
@@ -93,15 +99,32 @@ func (g *Grants) Mint(ctx context.Context, boot string, credential [32]byte) (gr
 }
 
 // Redeem uses a grant. The first use binds it to addr; from there it may be
-// used 5 times in 10 minutes, since Ignition retries.
+// used 5 times in 10 minutes, since Ignition retries. A boot whose certificate
+// has been revoked since is over: CodeGrantBurned.
 func (g *Grants) Redeem(ctx context.Context, grant Token, addr netip.Addr) (Session, error) {
 	if !addr.IsValid() {
 		return Session{}, errors.New("redeem grant: the client has no address")
 	}
 	now := g.now().UTC()
 	return g.ledger.change(ctx, grant.Boot, func(s *Session) error {
+		if grant.Secret.is(s.Grant) && g.revoked(s.Credential) {
+			return s.refuse(CodeGrantBurned, "its certificate was revoked: the set was deleted")
+		}
 		return s.redeem(grant.Secret, addr.Unmap(), now)
 	})
+}
+
+// revoked reports whether the certificate with this fingerprint is recorded
+// and not active. It looks through all of them, a few thousand at most, and is
+// only asked by who holds a grant.
+func (g *Grants) revoked(credential Digest) bool {
+	for _, e := range g.certs.List(certPrefix) {
+		var rec record
+		if json.Unmarshal(e.Value, &rec) == nil && rec.Fingerprint == credential {
+			return rec.State != stateActive
+		}
+	}
+	return false
 }
 
 // MintDone makes the token with which the machine reports that it is done. It

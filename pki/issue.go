@@ -120,8 +120,9 @@ func (m MachineCredential) LogValue() slog.Value { return slog.StringValue(m.Str
 // MarshalText returns String.
 func (m MachineCredential) MarshalText() ([]byte, error) { return []byte(m.String()), nil }
 
-// CheckSet says what is wrong with the name of a set: it takes 1 to 32
-// lower-case letters, digits and '-'.
+// CheckSet says why a certificate cannot name a set so: it takes 1 to 32
+// lower-case letters, digits and '-'. Which of these names a set may have is
+// ipxebuild.CheckSetName's to say.
 func CheckSet(name string) error {
 	const letters = "abcdefghijklmnopqrstuvwxyz0123456789-"
 	if name == "" || len(name) > 32 || strings.Trim(name, letters) != "" {
@@ -141,10 +142,13 @@ func (a *Authority) IssueMachine(ctx context.Context, set string, until time.Tim
 	if until.IsZero() {
 		until = a.now().Add(machineLife)
 	}
+	if now := a.now(); now.Before(a.intermediate.NotBefore) {
+		return MachineCredential{}, fmt.Errorf("the clock says %s, which is before this PKI was made: set it", now.UTC().Format(time.DateTime))
+	}
 	if !until.After(a.now()) {
 		return MachineCredential{}, fmt.Errorf("a certificate until %s would never be good", until.UTC().Format(time.DateTime))
 	}
-	key, err := a.keys.take()
+	key, err := a.keys.take(ctx)
 	if err != nil {
 		return MachineCredential{}, err
 	}

@@ -157,7 +157,7 @@ func (m *model) wait(t *rapid.T) {
 // restart forgets all that isn't stored.
 func (m *model) restart(*rapid.T) {
 	old := &m.g.ledger
-	m.g = &Grants{now: m.clock.Now, ledger: ledger{
+	m.g = &Grants{now: m.clock.Now, certs: m.g.certs, ledger: ledger{
 		store: old.store, mirror: old.mirror, log: old.log, now: m.clock.Now, memory: map[string]Session{},
 	}}
 }

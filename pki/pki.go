@@ -14,6 +14,7 @@ package pki
 
 import (
 	"context"
+	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
@@ -47,6 +48,9 @@ type Config struct {
 	Log *slog.Logger
 	// Now is the clock; nil: time.Now.
 	Now func() time.Time
+	// NewKey makes the keys of machine certificates; nil: RSA with 2048 bits.
+	// It may be called concurrently.
+	NewKey func() (*rsa.PrivateKey, error)
 }
 
 // Authority is one opened boot PKI. Its methods may be called concurrently.
@@ -98,7 +102,10 @@ func newAuthority(cfg Config) (*Authority, error) {
 		return nil, err
 	}
 	log, now := orDefaults(cfg.Log, cfg.Now)
-	return &Authority{log: log, now: now, dir: dir, names: names, keys: newKeyPool(log)}, nil
+	if cfg.NewKey == nil {
+		cfg.NewKey = newKey
+	}
+	return &Authority{log: log, now: now, dir: dir, names: names, keys: newKeyPool(log, cfg.NewKey)}, nil
 }
 
 func orDefaults(log *slog.Logger, now func() time.Time) (*slog.Logger, func() time.Time) {

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/nestboot/nestboot/store"
@@ -60,6 +61,9 @@ type records struct {
 	store  *store.Store
 	mirror *store.Mirror
 	now    func() time.Time
+
+	mu        sync.RWMutex
+	condemned map[string]bool // keys of records that are to be revoked
 }
 
 var _ db.AuthDB = (*records)(nil)
@@ -69,7 +73,7 @@ func openRecords(ctx context.Context, s *store.Store, now func() time.Time) (*re
 	if err != nil {
 		return nil, fmt.Errorf("load issued certificates: %w", err)
 	}
-	return &records{store: s, mirror: mirror, now: now}, nil
+	return &records{store: s, mirror: mirror, now: now, condemned: map[string]bool{}}, nil
 }
 
 // find reads memory only.
@@ -81,6 +85,11 @@ func (r *records) find(serial string) (record, bool) {
 	var rec record
 	if err := json.Unmarshal(entry.Value, &rec); err != nil {
 		return record{}, false
+	}
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	if r.condemned[entry.Key] {
+		rec.State = stateRevoked
 	}
 	return rec, true
 }

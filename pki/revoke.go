@@ -20,6 +20,10 @@ const revokeBatch = 500
 // too. Certificates that were revoked before are left alone, so the same call
 // again does no harm. A certificate that is issued for the set afterwards is
 // good.
+//
+// It may use the store's reserve of space. When it fails, Verify refuses the
+// certificates all the same, but a restart forgets that: call it again until
+// it succeeds.
 func (a *Authority) RevokeSet(ctx context.Context, set string) (serials []string, err error) {
 	if serials, err = a.records.revoke(ctx, set); err != nil {
 		return serials, fmt.Errorf("revoke certificates of set %s: %w", set, err)
@@ -31,16 +35,23 @@ func (a *Authority) RevokeSet(ctx context.Context, set string) (serials []string
 	return serials, nil
 }
 
-// revoke reads the store and not the mirror: a certificate that was issued a
-// moment ago counts too.
+// revoke condemns what the mirror has, for the store may not answer, and then
+// what the store has: a certificate that was issued a moment ago counts too.
 func (r *records) revoke(ctx context.Context, set string) (serials []string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
+	r.condemn(r.mirror.List(certPrefix), set)
 	entries, err := r.store.List(ctx, certPrefix)
 	if err != nil {
 		return nil, err
 	}
-	var txn store.Txn
+	r.condemn(entries, set)
+	defer func() {
+		if err == nil {
+			r.written(serials)
+		}
+	}()
+	txn := store.Txn{Urgent: true}
 	for _, e := range entries {
 		op, found := revocation(e, set)
 		if !found {
@@ -52,13 +63,34 @@ func (r *records) revoke(ctx context.Context, set string) (serials []string, err
 			if err := r.commit(ctx, txn); err != nil {
 				return serials, err
 			}
-			txn = store.Txn{}
+			txn = store.Txn{Urgent: true}
 		}
 	}
 	if len(txn.Then) == 0 {
 		return serials, nil
 	}
 	return serials, r.commit(ctx, txn)
+}
+
+// condemn makes find call the active certificates of the set revoked, before
+// that is written down.
+func (r *records) condemn(entries []store.Entry, set string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, e := range entries {
+		if _, found := revocation(e, set); found {
+			r.condemned[e.Key] = true
+		}
+	}
+}
+
+// written forgets what the store and the mirror have by now.
+func (r *records) written(serials []string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, serial := range serials {
+		delete(r.condemned, certPrefix+serial)
+	}
 }
 
 // revocation is the operation that revokes the certificate of a record, if it

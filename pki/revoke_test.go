@@ -2,7 +2,11 @@ package pki
 
 import (
 	"context"
+	"crypto/rsa"
+	"crypto/sha256"
 	"crypto/x509"
+	"errors"
+	"sync"
 	"testing"
 	"time"
 
@@ -39,11 +43,77 @@ func TestT12_RevokedSetIsRefusedAtOnce(t *testing.T) {
 
 	require.NoError(t, cfg.Store.Close())
 	_, err = a.RevokeSet(t.Context(), "rack1")
-	require.ErrorContains(t, err, "revoke certificates of set rack1", "what could not be written down is not called revoked")
+	require.ErrorContains(t, err, "revoke certificates of set rack1", "it could not be written down")
+	require.Equal(t, CodeRevoked, refusal(t, verify(next)).Code, "and holds until the next start")
+	require.NoError(t, verify(other))
 	cfg.Store = openStore(t, dir)
 	a = openAuthority(t, cfg)
 	require.Equal(t, CodeRevoked, refusal(t, verify(first)).Code, "also after a restart")
 	require.NoError(t, verify(next))
+}
+
+func TestT12_GrantEndsWithItsSet(t *testing.T) {
+	cfg, c := testConfig(t)
+	a, g := openAuthority(t, cfg), openGrants(t, cfg.Store, c)
+	m, err := a.IssueMachine(t.Context(), "rack1", time.Time{})
+	require.NoError(t, err)
+	credential := sha256.Sum256(m.Certificate.Raw)
+	var grants []Token
+	for _, boot := range []string{"b1", "b2"} {
+		require.NoError(t, g.Open(t.Context(), boot, "machine-"+boot, "node", credential))
+		grant, _, err := g.Mint(t.Context(), boot, credential)
+		require.NoError(t, err)
+		grants = append(grants, grant)
+	}
+	_, err = g.Redeem(t.Context(), grants[1], testAddr(1))
+	require.NoError(t, err)
+	_, err = a.RevokeSet(t.Context(), "rack1")
+	require.NoError(t, err)
+	require.NoError(t, g.certs.Wait(t.Context(), a.records.mirror.Revision()))
+	for _, grant := range grants {
+		_, err = g.Redeem(t.Context(), grant, testAddr(1))
+		require.Equal(t, CodeGrantBurned, code(t, err))
+	}
+	grants[0].Secret = NewSecret()
+	_, err = g.Redeem(t.Context(), grants[0], testAddr(1))
+	require.Equal(t, CodeGrantUnknown, code(t, err), "who guesses learns nothing")
+}
+
+func TestKeyPoolBoundsItsMakers(t *testing.T) {
+	cfg, _ := testConfig(t)
+	making, release := make(chan struct{}, 100), make(chan struct{})
+	made, err := newKey()
+	require.NoError(t, err)
+	cfg.NewKey = func() (*rsa.PrivateKey, error) {
+		making <- struct{}{}
+		<-release
+		return made, nil
+	}
+	a := openAuthority(t, cfg)
+	errs := make([]error, maxMakers)
+	var waiting sync.WaitGroup
+	for n := range errs {
+		waiting.Go(func() { _, errs[n] = a.IssueMachine(t.Context(), "rack1", time.Time{}) })
+	}
+	for range maxMakers {
+		<-making
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err = a.IssueMachine(ctx, "rack1", time.Time{})
+	require.ErrorIs(t, err, context.Canceled)
+	require.Empty(t, making, "no third key was begun")
+	close(release)
+	waiting.Wait()
+	require.NoError(t, errors.Join(errs...))
+}
+
+func TestClockBeforeThePKI(t *testing.T) {
+	cfg, c := testConfig(t)
+	a := openAuthority(t, cfg)
+	c.Add(-400 * 24 * time.Hour)
+	_, err := a.IssueMachine(t.Context(), "rack1", time.Time{})
+	require.ErrorContains(t, err, "before this PKI was made: set it")
 }
 
 func TestKeyPoolHandsEachKeyOutOnce(t *testing.T) {

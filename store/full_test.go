@@ -72,6 +72,12 @@ func TestReserveIsKept(t *testing.T) {
 	require.ErrorIs(t, err, ErrNoSpace)
 	_, err = s.Update(t.Context(), "a", increment)
 	require.ErrorIs(t, err, ErrNoSpace)
+	_, err = s.Commit(t.Context(), Txn{Then: []Op{Set("urgent", nil)}, Urgent: true})
+	require.NoError(t, err, "32 MiB are more than a quarter of the reserve")
+	s.space.min = 256 << 20
+	_, err = s.Commit(t.Context(), Txn{Then: []Op{Set("urgent", nil)}, Urgent: true})
+	require.ErrorIs(t, err, ErrNoSpace, "and less than a quarter of this one")
+	s.space.min = defaultReserve
 	_, err = s.Get(t.Context(), "a")
 	require.NoError(t, err)
 	_, ok := m.Get("a")

@@ -79,7 +79,7 @@ func (s *Store) Put(ctx context.Context, key string, value []byte) (int64, error
 
 // Delete removes key and returns the revision of the removal, or ErrNotFound.
 func (s *Store) Delete(ctx context.Context, key string) (int64, error) {
-	if err := s.space.check(); err != nil {
+	if err := s.space.check(false); err != nil {
 		return 0, fmt.Errorf("delete %s: %w", key, err)
 	}
 	resp, err := call(ctx, s, func(ctx context.Context) (*clientv3.DeleteResponse, error) {

@@ -43,7 +43,11 @@ type reserve struct {
 	failed error
 }
 
-func (r *reserve) check() error {
+func (r *reserve) check(urgent bool) error {
+	need := r.min
+	if urgent {
+		need /= 4
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.asked.IsZero() || time.Since(r.asked) >= spaceMaxAge {
@@ -52,9 +56,9 @@ func (r *reserve) check() error {
 	if r.failed != nil {
 		return r.failed
 	}
-	if r.free < r.min {
+	if r.free < need {
 		return fmt.Errorf("%w: %s has %d bytes free and %d are kept in reserve: remove files there",
-			ErrNoSpace, r.path, r.free, r.min)
+			ErrNoSpace, r.path, r.free, need)
 	}
 	return nil
 }

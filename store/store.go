@@ -58,7 +58,7 @@ type Config struct {
 	// the rest and all start and stop noise at debug. Nil discards it.
 	Log *slog.Logger
 	// Reserve is the free space in bytes in Dir's file system below which writes
-	// are refused with ErrNoSpace. 0 means 64 MiB, which is one segment of
+	// are refused with ErrNoSpace, but for urgent ones (Txn). 0 means 64 MiB, which is one segment of
 	// etcd's log; a negative number means no reserve.
 	Reserve int64
 	// OnFatal is called at most once, on a goroutine of its own, when etcd died

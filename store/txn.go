@@ -16,6 +16,10 @@ const maxTxnOps = 1024
 type Txn struct {
 	If   []Condition
 	Then []Op
+	// Urgent is for few and small writes that must not wait for somebody to
+	// make room, such as revocations: they may use three quarters of the
+	// reserve.
+	Urgent bool
 }
 
 // Condition is what a transaction requires. See Unchanged.
@@ -43,7 +47,7 @@ func Remove(key string) Op {
 // Commit does txn and returns its revision, which is on disk. It fails with
 // ErrConflict, and changes nothing, when a condition does not hold.
 func (s *Store) Commit(ctx context.Context, txn Txn) (int64, error) {
-	if err := s.space.check(); err != nil {
+	if err := s.space.check(txn.Urgent); err != nil {
 		return 0, err
 	}
 	conditions := make([]clientv3.Cmp, len(txn.If))
