@@ -56,7 +56,9 @@ func (s *Server) download(w http.ResponseWriter, req *http.Request, path string)
 	return s.sendArtifact(w, req, start, e, f, err)
 }
 
-// sendArtifact sends the file, or says why not, and records either.
+// sendArtifact sends the file, or says why not, and records either. A HEAD is
+// recorded when it is refused only: after one that was answered comes a GET,
+// after the other firmware asks no more.
 func (s *Server) sendArtifact(w http.ResponseWriter, req *http.Request, start time.Time, e boot.Event, f Artifact, err error) error {
 	stage := boot.StageArtifact
 	var withheld *Withheld
@@ -73,7 +75,7 @@ func (s *Server) sendArtifact(w http.ResponseWriter, req *http.Request, start ti
 	default:
 		e.Bytes, err = serveContent(w, req, f.SHA256, time.Time{}, bytes.NewReader(f.Data))
 	}
-	if req.Method == http.MethodGet {
+	if req.Method == http.MethodGet || err != nil {
 		s.finish(&e, stage, req, start, err)
 	}
 	return err

@@ -125,6 +125,8 @@ func TestT14_KeysLeaveOnlyWhereTheOperatorSaysSo(t *testing.T) {
 		require.Contains(t, a.body, "it holds a private key: do this\n", "the client is told the remedy")
 		w.event(boot.StageKey, "do this")
 	}
+	require.Equal(t, http.StatusForbidden, w.do(http.DefaultClient, http.MethodHead, plain).status)
+	w.recorded(boot.StageKey, 3, "UEFI HTTP Boot asks by HEAD first, and for nothing more when that is refused")
 	w.exposed.Store(true)
 	require.Equal(t, "#!ipxe key", w.do(http.DefaultClient, http.MethodGet, plain).body)
 	require.Equal(t, http.StatusForbidden, w.do(c, http.MethodGet, secure).status, "HTTPS asks for no proof here, so it gives no key")
@@ -146,6 +148,8 @@ func TestDownloadAddressHasAToken(t *testing.T) {
 	a = w.do(c, http.MethodGet, dir+testToken+"/rack1.raw")
 	require.Equal(t, http.StatusForbidden, a.status)
 	require.Equal(t, "set-expired\nset rack1 expired\n", a.body)
+	require.Equal(t, http.StatusForbidden, w.do(c, http.MethodHead, dir+testToken+"/rack1.raw").status)
+	w.recorded(boot.StageArtifact, 3, "one that was sent and two refusals; not the HEAD that was answered")
 	require.Equal(t, http.StatusMethodNotAllowed, w.do(c, http.MethodPut, dir+testToken+"/rack1.iso").status)
 }
 

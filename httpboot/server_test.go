@@ -260,6 +260,22 @@ func (w *world) event(stage boot.Stage, text string) boot.Event {
 	return found
 }
 
+// recorded demands that the stage comes to stand in the events n times.
+func (w *world) recorded(stage boot.Stage, n int, why string) {
+	w.t.Helper()
+	require.Eventually(w.t, func() bool {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		found := 0
+		for _, e := range w.events {
+			if e.Stage == stage {
+				found++
+			}
+		}
+		return found == n
+	}, 5*time.Second, time.Millisecond, why)
+}
+
 // selfSigned is a client certificate of nobody we know.
 func selfSigned(t *testing.T) *tls.Certificate {
 	t.Helper()
