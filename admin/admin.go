@@ -14,13 +14,14 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/nestboot/nestboot/artifact"
 	"github.com/nestboot/nestboot/boot"
 	"github.com/nestboot/nestboot/inventory"
 )
 
-// API answers operators. All fields are required.
+// API answers operators. All exported fields are required.
 type API struct {
 	Org       string // UUID of the organization; part of every path
 	BootURL   string // https://host[:port] of the name under which sets are downloaded
@@ -29,6 +30,8 @@ type API struct {
 	Artifacts *artifact.Sets
 	Log       *slog.Logger
 	Version   string
+
+	exposing sync.Mutex // held from reading to writing a set's exposure
 }
 
 // apiError is the body of every answer that is not 2xx.

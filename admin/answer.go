@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"net/http"
 	"strconv"
+	"syscall"
 
 	"github.com/nestboot/nestboot/artifact"
 	"github.com/nestboot/nestboot/store"
@@ -58,7 +59,7 @@ func asAPIError(err error) *apiError {
 		return &apiError{Status: http.StatusNotFound, Message: "does not exist", Code: "not_found"}
 	case errors.Is(err, artifact.ErrBusy):
 		return &apiError{Status: http.StatusConflict, Message: err.Error(), Code: "busy"}
-	case errors.Is(err, store.ErrNoSpace):
+	case errors.Is(err, store.ErrNoSpace), errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
 		return &apiError{Status: http.StatusInsufficientStorage, Message: err.Error(), Code: "no_space"}
 	}
 	return nil

@@ -96,11 +96,13 @@ func (a *API) artifacts(w http.ResponseWriter, req *http.Request, path []string)
 	case req.Method == http.MethodGet:
 		return answer(w, map[string]any{"ipxe_boot_artifact": a.view(info)})
 	case req.Method == http.MethodPut:
-		return a.updateArtifact(w, req, info)
+		return a.updateArtifact(w, req, id)
+	case req.Method == http.MethodPatch:
+		return a.patchArtifact(w, req, id)
 	case req.Method == http.MethodDelete:
 		return a.deleteArtifact(w, req, id)
 	}
-	return notAllowed("GET, PUT and DELETE")
+	return notAllowed("GET, PUT, PATCH and DELETE")
 }
 
 func noArtifact(id string) error {
@@ -133,22 +135,78 @@ func (a *API) createArtifact(w http.ResponseWriter, req *http.Request) error {
 	})
 }
 
-// updateArtifact changes the exposure. Clients send the whole object, so every
-// other field must be as it was.
-func (a *API) updateArtifact(w http.ResponseWriter, req *http.Request, info artifact.Info) error {
+// updateArtifact sets the exposure. Clients send the whole object as they got
+// it, so what only we can change is passed over, and every other field must be
+// as it was.
+func (a *API) updateArtifact(w http.ResponseWriter, req *http.Request, id int64) error {
 	body, err := readBody(w, req)
 	if err != nil {
 		return err
 	}
-	var spec artifact.Spec
-	if err := decodeFields(body, &spec); err != nil {
+	var given artifactView
+	if err := decodeFields(body, &given); err != nil {
 		return err
 	}
-	if err := unchanged(body, spec, info.Spec, "exposure"); err != nil {
+	return a.expose(w, req, id, func(now artifact.Spec) ([]artifact.Protocol, error) {
+		if err := unchanged(body, given.Spec, now, "exposure"); err != nil || given.Exposure == nil {
+			return now.Exposure, err
+		}
+		return given.Exposure, nil
+	})
+}
+
+// patch is the body of PATCH: protocols to serve a set over, too or no longer.
+type patch struct {
+	Serve    []artifact.Protocol `json:"serve"`
+	Withdraw []artifact.Protocol `json:"withdraw"`
+}
+
+// patchArtifact adds to the exposure and takes away from it, whatever it is by
+// now: of two operators at once, none undoes what the other withdraws.
+func (a *API) patchArtifact(w http.ResponseWriter, req *http.Request, id int64) error {
+	body, err := readBody(w, req)
+	if err != nil {
 		return err
 	}
-	if spec.Exposure != nil {
-		if info, err = a.Artifacts.Update(req.Context(), info.ID, spec.Exposure); err != nil {
+	var p patch
+	if err := decodeFields(body, &p); err != nil {
+		return err
+	}
+	for _, list := range [][]artifact.Protocol{p.Serve, p.Withdraw} {
+		for _, protocol := range list {
+			if !slices.Contains(artifact.Protocols(), protocol) {
+				return &artifact.Invalid{Faults: []artifact.Fault{{
+					Field: "exposure", Code: artifact.CodeInvalid, Message: fmt.Sprintf("%.40q is none of https, http, tftp", protocol),
+				}}}
+			}
+		}
+	}
+	return a.expose(w, req, id, func(now artifact.Spec) ([]artifact.Protocol, error) {
+		next := []artifact.Protocol{}
+		for _, protocol := range artifact.Protocols() {
+			if slices.Contains(slices.Concat(now.Exposure, p.Serve), protocol) && !slices.Contains(p.Withdraw, protocol) {
+				next = append(next, protocol)
+			}
+		}
+		return next, nil
+	})
+}
+
+// expose changes the exposure of a set from what it is to what next makes of
+// it, one request after the other.
+func (a *API) expose(w http.ResponseWriter, req *http.Request, id int64, next func(now artifact.Spec) ([]artifact.Protocol, error)) error {
+	a.exposing.Lock()
+	defer a.exposing.Unlock()
+	info, ok := a.Artifacts.Get(id)
+	if !ok {
+		return artifact.ErrUnknown
+	}
+	exposure, err := next(info.Spec)
+	if err != nil {
+		return err
+	}
+	if !slices.Equal(exposure, info.Spec.Exposure) {
+		if info, err = a.Artifacts.Update(req.Context(), id, exposure); err != nil {
 			return err
 		}
 	}

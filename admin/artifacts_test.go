@@ -7,8 +7,10 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -95,18 +97,26 @@ func TestArtifactRequestsThatAreRefused(t *testing.T) {
 		"name cannot change":   {http.MethodPut, setsPath + "/1", `{"name":"b"}`, 422, `"code":"value_cannot_change"`},
 		"end cannot be added":  {http.MethodPut, setsPath + "/1", `{"expires_at":"2031-01-31T23:59:59Z"}`, 422, `"expires_at":["cannot be changed`},
 		"options cannot":       {http.MethodPut, setsPath + "/1", `{"options":{"vlan":7}}`, 422, `"options":["cannot be changed`},
+		"other case in PUT":    {http.MethodPut, setsPath + "/1", `{"Machines":["4c4c4544-0042-3510-8052-000000000001"]}`, 422, `"Machines":["is not a field"]`},
 		"unknown field in PUT": {http.MethodPut, setsPath + "/1", `{"x":1}`, 422, `"x":["is not a field"]`},
 		"PUT of none":          {http.MethodPut, setsPath + "/9", `{"exposure":[]}`, 404, `artifact set \"9\" does not exist`},
 		"by name":              {http.MethodGet, setsPath + "/rack1", "", 404, "not_found"},
 		"DELETE of none":       {http.MethodDelete, setsPath + "/9", "", 404, "not_found"},
 		"DELETE of all":        {http.MethodDelete, setsPath, "", 405, "only GET and POST"},
-		"POST to one":          {http.MethodPost, setsPath + "/1", "{}", 405, "only GET, PUT and DELETE"},
+		"POST to one":          {http.MethodPost, setsPath + "/1", "{}", 405, "only GET, PUT, PATCH and DELETE"},
 		"no such file":         {http.MethodGet, setsPath + "/1/files/client.pem", "", 404, "not_found"},
 		"file of none":         {http.MethodGet, setsPath + "/9/files/rack1.iso", "", 404, "not_found"},
 		"no such part":         {http.MethodGet, setsPath + "/1/x", "", 404, "not_found"},
 		"no such operation":    {http.MethodGet, base + "/operations/3", "", 404, "not_found"},
 		"not deleted yet":      {http.MethodGet, base + "/operations/2", "", 404, "not_found"},
 		"operation 0":          {http.MethodGet, base + "/operations/0", "", 404, "not_found"},
+		"operation -1":         {http.MethodGet, base + "/operations/-1", "", 404, "not_found"},
+		"largest operation":    {http.MethodGet, base + "/operations/9223372036854775807", "", 404, "not_found"},
+		"too large operation":  {http.MethodGet, base + "/operations/9223372036854775808", "", 404, "not_found"},
+		"wrong type in PUT":    {http.MethodPut, setsPath + "/1", `{"archs":"arm64"}`, 422, `"archs":["a string is not what is wanted here"]`},
+		"PATCH of another":     {http.MethodPatch, setsPath + "/1", `{"exposure":[]}`, 422, `"exposure":["is not a field"]`},
+		"PATCH with unknown":   {http.MethodPatch, setsPath + "/1", `{"serve":["ftp"]}`, 422, `"exposure":["\"ftp\" is none of https, http, tftp"]`},
+		"PATCH of none":        {http.MethodPatch, setsPath + "/9", `{"serve":["tftp"]}`, 404, "not_found"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			status, got := ask(t, srv, tt.method, tt.path, tt.body)
@@ -117,6 +127,67 @@ func TestArtifactRequestsThatAreRefused(t *testing.T) {
 	status, got := ask(t, srv, http.MethodPut, setsPath+"/1", `{"name":"rack1","expires_at":null,"machines":null}`)
 	require.Equal(t, 200, status, got)
 	require.Contains(t, got, `"exposure":["https"]`, "what is left out stays")
+}
+
+// TestWhatWasReadMayBePut has a client send the whole object back, as those of
+// the reference API do, with another exposure.
+func TestWhatWasReadMayBePut(t *testing.T) {
+	_, srv := start(t, someBases(t))
+	status, _ := ask(t, srv, http.MethodPost, setsPath, `{"name":"rack1"}`)
+	require.Equal(t, 201, status)
+	_, got := ask(t, srv, http.MethodGet, setsPath+"/1")
+	var read struct {
+		Set map[string]any `json:"ipxe_boot_artifact"`
+	}
+	require.NoError(t, json.Unmarshal([]byte(got), &read))
+	read.Set["status_reason"] = "it was there a moment ago"
+	read.Set["exposure"] = []string{"tftp"}
+	body, err := json.Marshal(read.Set)
+	require.NoError(t, err)
+	status, got = ask(t, srv, http.MethodPut, setsPath+"/1", string(body))
+	require.Equal(t, 200, status, got)
+	require.Contains(t, got, `"exposure":["tftp"]`)
+	require.Contains(t, got, `"id":1,"status":"ready"`, "what only we change stays")
+}
+
+// TestNobodyUndoesWhatAnotherWithdraws changes a set from several sides at
+// once, each with a protocol of its own.
+func TestNobodyUndoesWhatAnotherWithdraws(t *testing.T) {
+	a, srv := start(t, someBases(t))
+	status, _ := ask(t, srv, http.MethodPost, setsPath, `{"name":"rack1","exposure":["tftp"]}`)
+	require.Equal(t, 201, status)
+	for range 20 {
+		var g sync.WaitGroup
+		for _, body := range []string{`{"withdraw":["tftp"]}`, `{"serve":["http"]}`, `{"serve":["https"]}`} {
+			g.Go(func() {
+				req := httptest.NewRequestWithContext(t.Context(), http.MethodPatch, setsPath+"/1", strings.NewReader(body))
+				a.ServeHTTP(httptest.NewRecorder(), req)
+			})
+		}
+		g.Wait()
+		status, got := ask(t, srv, http.MethodPatch, setsPath+"/1", `{}`)
+		require.Equal(t, 200, status)
+		require.Contains(t, got, `"exposure":["https","http"]`)
+		_, _ = ask(t, srv, http.MethodPut, setsPath+"/1", `{"exposure":["tftp"]}`)
+	}
+}
+
+// TestOperationsOfSetsThatAreGone has a set deleted. One that could not be made
+// looks the same: its number is taken.
+func TestOperationsOfSetsThatAreGone(t *testing.T) {
+	_, srv := start(t, someBases(t))
+	status, _ := ask(t, srv, http.MethodPost, setsPath, `{"name":"rack1"}`)
+	require.Equal(t, 201, status)
+	for path, want := range map[string]int{"1": 200, "2": 404} {
+		status, _ = ask(t, srv, http.MethodGet, base+"/operations/"+path, "")
+		require.Equal(t, want, status, path)
+	}
+	status, _ = ask(t, srv, http.MethodDelete, setsPath+"/1", "")
+	require.Equal(t, 200, status)
+	for path, want := range map[string]int{"1": 404, "2": 200} {
+		status, _ = ask(t, srv, http.MethodGet, base+"/operations/"+path, "")
+		require.Equal(t, want, status, path)
+	}
 }
 
 func TestInputComesBackAsItWas(t *testing.T) {

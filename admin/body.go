@@ -29,13 +29,28 @@ func readBody(w http.ResponseWriter, req *http.Request) (fields, error) {
 	err := d.Decode(&f)
 	if err == nil && f != nil {
 		if _, more := d.Token(); errors.Is(more, io.EOF) {
-			return f, nil
+			return f, exactNames(f)
 		}
 	}
 	if tooLarge := new(http.MaxBytesError); errors.As(err, &tooLarge) {
 		return nil, &apiError{Status: http.StatusRequestEntityTooLarge, Message: fmt.Sprintf("the body has more than %d bytes", maxBody), Code: "body_too_large"}
 	}
 	return nil, &apiError{Status: http.StatusBadRequest, Message: "the body is not one JSON object", Code: "bad_json"}
+}
+
+// exactNames refuses names that encoding/json would take for a field of ours,
+// but that differ from it in case: all of ours are in lower case.
+func exactNames(f fields) error {
+	invalid := &artifact.Invalid{}
+	for _, name := range slices.Sorted(maps.Keys(f)) {
+		if name != strings.ToLower(name) {
+			invalid.Faults = append(invalid.Faults, artifact.Fault{Field: name, Code: artifact.CodeInvalid, Message: "is not a field"})
+		}
+	}
+	if len(invalid.Faults) > 0 {
+		return invalid
+	}
+	return nil
 }
 
 // decodeFields reads each field by itself, so that each fault is named with its
@@ -72,7 +87,7 @@ func explainField(name string, err error) (field, message string) {
 	var wrong *json.UnmarshalTypeError
 	if errors.As(err, &wrong) {
 		if wrong.Field != "" {
-			name = wrong.Field
+			name = strings.TrimPrefix(wrong.Field, "Spec.") // which is embedded, and no field to clients
 		}
 		return name, fmt.Sprintf("a %s is not what is wanted here", wrong.Value)
 	}
@@ -102,7 +117,7 @@ func unchanged(f fields, given, now artifact.Spec, may ...string) error {
 	return nil
 }
 
-// asFields is a spec as generic JSON.
+// asFields is a spec as generic JSON, without what is null or empty.
 func asFields(s artifact.Spec) map[string]any {
 	var out map[string]any
 	data, err := json.Marshal(s)
@@ -112,5 +127,9 @@ func asFields(s artifact.Spec) map[string]any {
 	if err != nil { // every field can be encoded
 		return nil
 	}
+	maps.DeleteFunc(out, func(_ string, v any) bool {
+		list, ok := v.([]any)
+		return v == nil || ok && len(list) == 0
+	})
 	return out
 }

@@ -4,12 +4,15 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+
+	"github.com/nestboot/nestboot/artifact"
 )
 
 // operation is what clients of the reference API poll after an asynchronous
 // call. Here sets are made and deleted before the call is answered, so an
 // operation is over when it is first seen, and need not be stored: its number
-// tells which set it was about.
+// tells which set it was about. Making a set that is gone is no operation any
+// more, because nothing tells whether it ever was there.
 type operation struct {
 	ID     int64  `json:"id"`
 	Status string `json:"status"` // pending, running, succeeded, failed or cancelled
@@ -26,14 +29,24 @@ func (a *API) operation(w http.ResponseWriter, req *http.Request, text string) e
 	if lastErr != nil {
 		return lastErr
 	}
-	set := (id + 1) / 2
-	_, exists := a.Artifacts.Get(set)
-	if err != nil || id < 1 || set > last || id == deleteOperation(set) && exists {
-		return &apiError{Status: http.StatusNotFound, Message: fmt.Sprintf("operation %.60q does not exist", text), Code: "not_found"}
+	set := id/2 + id%2
+	if err != nil || id < 1 || set > last {
+		return noOperation(text)
 	}
+	info, exists := a.Artifacts.Get(set)
 	o := operation{id, "succeeded", "create"}
 	if id == deleteOperation(set) {
 		o.Action = "delete"
 	}
+	switch {
+	case o.Action == "create" && info.Status == artifact.Creating, o.Action == "delete" && info.Status == artifact.Deleting:
+		o.Status = "running"
+	case exists != (o.Action == "create"), info.Status == artifact.Deleting:
+		return noOperation(text)
+	}
 	return answer(w, map[string]any{"operation": o})
+}
+
+func noOperation(id string) error {
+	return &apiError{Status: http.StatusNotFound, Message: fmt.Sprintf("operation %.60q does not exist", id), Code: "not_found"}
 }

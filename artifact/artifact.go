@@ -44,7 +44,7 @@ type Sets struct {
 	stock  atomic.Pointer[ipxebuild.Stock]
 	steps  func(step string) // tests end the process in it; may be nil
 
-	claiming sync.Mutex
+	claiming sync.Mutex // held from the look for a free name until the set is in the catalogue
 
 	mu     sync.RWMutex
 	byID   map[int64]*member
@@ -57,6 +57,8 @@ type member struct {
 	work    sync.Mutex // held while the set is made, changed or deleted
 	current atomic.Pointer[version]
 	uses    uses
+	retry   backoff     // of what check does; nobody else touches it
+	unsaved atomic.Bool // the store does not have the current record yet
 }
 
 // Open loads the sets, and finishes what a former run of this process did not:
@@ -83,7 +85,8 @@ func (s *Sets) open(ctx context.Context) (err error) {
 		return err
 	}
 	for _, r := range all {
-		m := s.enter(r)
+		m := &member{id: r.ID}
+		s.enter(m, r)
 		if r.State == ready {
 			m.current.Store(s.load(ctx, r))
 			continue
@@ -103,21 +106,21 @@ func (s *Sets) step(name string) {
 }
 
 // enter puts a set into the catalogue.
-func (s *Sets) enter(r record) *member {
-	m := &member{id: r.ID}
+func (s *Sets) enter(m *member, r record) {
 	m.current.Store(&version{rec: r})
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.byID[r.ID], s.byName[r.Spec.Name] = m, m
-	return m
 }
 
 // leave takes a set that is gone out of the catalogue.
-func (s *Sets) leave(r record) {
+func (s *Sets) leave(m *member, r record) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.byID, r.ID)
-	delete(s.byName, r.Spec.Name)
+	if s.byName[r.Spec.Name] == m { // its name may have a new set by now
+		delete(s.byName, r.Spec.Name)
+	}
 }
 
 func (s *Sets) numbered(id int64) *member {

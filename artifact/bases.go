@@ -4,30 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
-	"os"
+	"maps"
 	"path/filepath"
+	"slices"
 	"strings"
-	"syscall"
 
 	"github.com/nestboot/nestboot/ipxebuild"
 )
-
-// maxDeb is the largest package that is read. Debian's ipxe has 6 MiB.
-const maxDeb = 64 << 20
-
-// DefaultBases are the folders where Debian's packages ipxe, pxelinux, isolinux
-// and syslinux-common put their binaries, as far as they exist here.
-func DefaultBases() []string {
-	var there []string
-	for _, dir := range []string{"/usr/lib/ipxe", "/usr/lib/PXELINUX", "/usr/lib/ISOLINUX", "/usr/lib/syslinux/modules/bios"} {
-		if st, err := os.Stat(dir); err == nil && st.IsDir() {
-			there = append(there, dir)
-		}
-	}
-	return there
-}
 
 // ReadBases reads .deb files and folders of binaries, and returns the faults of
 // all of them at once.
@@ -35,7 +19,7 @@ func ReadBases(paths []string) ([]ipxebuild.Bundle, error) {
 	var bundles []ipxebuild.Bundle
 	var errs []error
 	for _, path := range paths {
-		b, err := readBase(path)
+		b, err := ipxebuild.ReadPath(path)
 		if err != nil {
 			errs = append(errs, err)
 			continue
@@ -45,31 +29,20 @@ func ReadBases(paths []string) ([]ipxebuild.Bundle, error) {
 	return bundles, errors.Join(errs...)
 }
 
-func readBase(path string) (ipxebuild.Bundle, error) {
-	// A pipe must not hold up the start.
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
-	if err != nil {
-		return ipxebuild.Bundle{}, fmt.Errorf("%w: name a .deb file or a folder of stock iPXE binaries", err)
+// DefaultBases reads the folders of Debian's packages ipxe, pxelinux, isolinux
+// and syslinux-common, as far as they are installed below root. Nobody has asked
+// for them, so one that cannot be used is left out, with the reason in the log.
+func DefaultBases(ctx context.Context, root string, log *slog.Logger) []ipxebuild.Bundle {
+	var bundles []ipxebuild.Bundle
+	for _, path := range ipxebuild.DebianBases(root) {
+		b, err := ipxebuild.ReadPath(path)
+		if err != nil {
+			log.WarnContext(ctx, "boot files of an installed package are not used", "err", err)
+			continue
+		}
+		bundles = append(bundles, b)
 	}
-	defer func() { _ = f.Close() }() // it was only read
-	st, err := f.Stat()
-	if err != nil {
-		return ipxebuild.Bundle{}, fmt.Errorf("stat: %w", err)
-	}
-	if st.IsDir() {
-		return ipxebuild.ReadDir(path, os.DirFS(path))
-	}
-	if !st.Mode().IsRegular() || !strings.HasSuffix(path, ".deb") {
-		return ipxebuild.Bundle{}, fmt.Errorf("%s is neither a .deb file nor a folder", path)
-	}
-	data, err := io.ReadAll(io.LimitReader(f, maxDeb+1))
-	if err != nil {
-		return ipxebuild.Bundle{}, fmt.Errorf("read %s: %w", path, err)
-	}
-	if len(data) > maxDeb {
-		return ipxebuild.Bundle{}, fmt.Errorf("%s has more than %d MiB: that is no package of boot files", path, maxDeb>>20)
-	}
-	return ipxebuild.ReadDeb(filepath.Base(path), data)
+	return bundles
 }
 
 // OpenBases imports bundles into dir, one folder for each version of a package,
@@ -79,7 +52,7 @@ func readBase(path string) (ipxebuild.Bundle, error) {
 // Without any iPXE it returns nil and logs what to do.
 func OpenBases(ctx context.Context, bundles []ipxebuild.Bundle, dir string, log *slog.Logger) (*ipxebuild.Stock, error) {
 	if err := privateDir(dir); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("boot files: %w", err)
 	}
 	if err := sweepImports(dir); err != nil {
 		return nil, err
@@ -117,8 +90,23 @@ func hasIPXE(bundles []ipxebuild.Bundle) bool {
 	return false
 }
 
+// conflict is the folder of a bundle that b does not go together with, and why;
+// no error: there is none.
+func (s imported) conflict(b ipxebuild.Bundle) (string, error) {
+	for _, folder := range slices.Sorted(maps.Keys(s)) {
+		old := s[folder]
+		if old == nil || !hasIPXE([]ipxebuild.Bundle{*old, b}) {
+			continue
+		}
+		if _, err := ipxebuild.NewStock(*old, b); err != nil {
+			return folder, err
+		}
+	}
+	return "", nil
+}
+
 // add imports a bundle unless it is there. One that does not go together with
-// what is there is an error, and changes nothing.
+// what is there is left out: sets are made of the former, and go on.
 func (s imported) add(ctx context.Context, b ipxebuild.Bundle, dir string, log *slog.Logger) error {
 	folder := folderName(b.Origin)
 	old, known := s[folder]
@@ -132,10 +120,10 @@ func (s imported) add(ctx context.Context, b ipxebuild.Bundle, dir string, log *
 			"package", b.Origin.Package, "version", b.Origin.Version, "remove_to_replace", filepath.Join(dir, folder))
 		return nil
 	}
-	if all := append(s.sorted(), b); hasIPXE(all) {
-		if _, err := ipxebuild.NewStock(all...); err != nil {
-			return err
-		}
+	if other, err := s.conflict(b); err != nil {
+		log.ErrorContext(ctx, "boot files are not imported: others of the same version were imported before, and stay in use",
+			"package", b.Origin.Package, "version", b.Origin.Version, "err", err, "remove_to_replace", filepath.Join(dir, other))
+		return nil
 	}
 	if err := writeBundle(b, dir, filepath.Join(dir, folder)); err != nil {
 		return err

@@ -3,6 +3,7 @@ package artifact
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -102,6 +103,60 @@ func TestOtherBytesOfTheSameVersionAreNotMixed(t *testing.T) {
 	second := w.openBases(dir)
 	require.True(t, sameStock(first, second))
 	require.Contains(t, w.log.String(), "boot files differ from those imported before")
+}
+
+// TestDefaultBasesNeverStopTheStart: on a machine with QEMU, /usr/lib/ipxe is
+// there and holds no boot program.
+func TestDefaultBasesNeverStopTheStart(t *testing.T) {
+	w := newWorld(t)
+	root := t.TempDir()
+	write := func(name string, data []byte) {
+		path := filepath.Join(root, name)
+		require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o700))
+		require.NoError(t, os.WriteFile(path, data, 0o600))
+	}
+	write("usr/lib/ipxe/virtio-net.rom", nil)
+	require.Empty(t, DefaultBases(t.Context(), root, w.logger()))
+	require.Empty(t, w.log.String(), "it is not there, which is no fault")
+
+	write("usr/lib/ipxe/undionly.kpxe", []byte("damaged"))
+	for _, dir := range lab.Need(t).SyslinuxDirs() {
+		_, below, _ := strings.Cut(dir, "/usr/lib/")
+		require.NoError(t, os.CopyFS(filepath.Join(root, "usr/lib", below), os.DirFS(dir)))
+	}
+	require.Len(t, DefaultBases(t.Context(), root, w.logger()), 3)
+	require.Contains(t, w.log.String(), "boot files of an installed package are not used")
+	require.Contains(t, w.log.String(), "undionly.kpxe is not a BIOS iPXE")
+}
+
+func TestStrayEntriesAmongBasesAreLeftAlone(t *testing.T) {
+	w := newWorld(t)
+	w.openBases(w.someBases())
+	dir := filepath.Join(w.dir, "bases")
+	require.NoError(t, os.Mkdir(filepath.Join(dir, "lost+found"), 0o700))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "my_notes.txt"), nil, 0o600))
+	require.NotNil(t, w.openBases())
+	require.NotContains(t, w.log.String(), "level=ERROR")
+}
+
+// TestConflictingBasesDoNotStopTheStart: a package and a folder that say they are
+// of the same version and differ.
+func TestConflictingBasesDoNotStopTheStart(t *testing.T) {
+	w := newWorld(t)
+	first := w.openBases(w.someBases())
+	folder := w.imported()
+	other := filepath.Join(t.TempDir(), "other")
+	require.NoError(t, os.CopyFS(other, os.DirFS(filepath.Join(w.dir, "lib"))))
+	path := filepath.Join(other, "snponly.efi")
+	data, err := os.ReadFile(path)
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(path, append(data, 0), 0o600))
+	second := w.openBases(other)
+	require.True(t, sameStock(first, second), "what was there stays in use")
+	require.Contains(t, w.log.String(), "boot files are not imported")
+	require.Contains(t, w.log.String(), "remove_to_replace="+folder)
+	require.NoError(t, os.RemoveAll(folder))
+	require.False(t, sameStock(first, w.openBases(other)), "it is in its place then")
 }
 
 func TestReadBasesNamesEachFault(t *testing.T) {

@@ -110,6 +110,10 @@ func storedBundles(ctx context.Context, dir string, known []ipxebuild.Bundle, lo
 	}
 	all := imported{}
 	for _, e := range entries {
+		// What no import made: lost+found of a file system, an operator's notes.
+		if !e.IsDir() || !strings.Contains(e.Name(), "_") {
+			continue
+		}
 		all[e.Name()] = nil
 		b, err := readBundle(filepath.Join(dir, e.Name()), known)
 		if err != nil {

@@ -28,7 +28,8 @@ type credential struct {
 
 func (s *Sets) dirOf(r record) string { return filepath.Join(s.cfg.Dir, r.dir()) }
 
-// issue makes a new certificate for the set and writes it down.
+// issue makes a new certificate for the set and writes it down, in the place of
+// the former one.
 func (s *Sets) issue(ctx context.Context, r record) (credential, error) {
 	dir := s.dirOf(r)
 	if err := privateDir(dir); err != nil {
@@ -43,6 +44,9 @@ func (s *Sets) issue(ctx context.Context, r record) (credential, error) {
 		return credential{}, fmt.Errorf("issue certificate: %w", err)
 	}
 	s.step("issued")
+	if _, err := s.cfg.Authority.Verify([]*x509.Certificate{issued.Certificate}, s.cfg.Now()); err != nil {
+		return credential{}, fmt.Errorf("the new certificate would not be good, the former one stays: %w", err)
+	}
 	c := credential{cert: issued.Certificate, key: x509.MarshalPKCS1PrivateKey(issued.Key)}
 	out := append(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.cert.Raw}),
 		pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: c.key})...)
@@ -77,22 +81,36 @@ func (s *Sets) stored(r record, at time.Time) (credential, error) {
 	return c, nil
 }
 
-// credential takes what is on disk while it is good, else makes a new one. A
-// set with an end keeps its certificate to the end.
+// credential takes what is on disk while it is good, else makes a new one, if
+// the set can be assembled at all. A set with an end keeps its certificate to
+// the end.
 func (s *Sets) credential(ctx context.Context, r record) (credential, error) {
 	if err := private(s.dirOf(r)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return credential{}, err // whoever opened it up must look at it first
 	}
-	at := s.cfg.Now()
-	if r.Spec.ExpiresAt == nil {
-		at = at.Add(renewBefore)
-	}
-	c, err := s.stored(r, at)
+	c, err := s.stored(r, s.goodAt(r))
 	if err == nil || s.expired(r) {
 		return c, nil
 	}
-	s.cfg.Log.WarnContext(ctx, "set gets a new certificate", "set", r.Spec.Name, "err", err)
+	if _, err := s.build(r, credential{}); err != nil {
+		return c, err
+	}
+	s.cfg.Log.InfoContext(ctx, "set gets a new certificate", "set", r.Spec.Name, "err", err)
 	return s.issue(ctx, r)
+}
+
+// goodAt is the time at which a stored certificate must be good to be kept. One
+// that lives as long as the authority cannot be replaced by a better one.
+func (s *Sets) goodAt(r record) time.Time {
+	now := s.cfg.Now()
+	if r.Spec.ExpiresAt != nil {
+		return now
+	}
+	at := now.Add(renewBefore)
+	if end := s.cfg.Authority.End(); at.After(end) && now.Before(end) {
+		at = end
+	}
+	return at
 }
 
 // expired reports whether the set's own end is over.

@@ -6,18 +6,19 @@ import (
 	"syscall"
 )
 
-// privateDir makes a folder that holds private keys, and refuses one that is
-// not this user's alone.
+// privateDir makes a folder for what only bootd may read or write: private keys,
+// and the programs that machines will run. It refuses one that is not this user's
+// alone.
 func privateDir(path string) error {
 	if err := os.MkdirAll(path, 0o700); err != nil {
-		return fmt.Errorf("make the folder of private keys: %w", err)
+		return fmt.Errorf("make folder: %w", err)
 	}
 	st, err := os.Lstat(path)
 	if err != nil {
-		return fmt.Errorf("check the folder of private keys: %w", err)
+		return fmt.Errorf("check folder: %w", err)
 	}
 	if !st.IsDir() {
-		return fmt.Errorf("%s would hold private keys and is not a folder: remove it", path)
+		return fmt.Errorf("%s is for bootd alone and is not a folder: remove it", path)
 	}
 	return private(path)
 }
@@ -33,7 +34,7 @@ func private(path string) error {
 		return fmt.Errorf("%s belongs to user %d and bootd runs as %d: chown it", path, sys.Uid, os.Geteuid())
 	}
 	if st.Mode().Perm()&0o077 != 0 || st.Mode()&os.ModeSymlink != 0 {
-		return fmt.Errorf("%s holds private keys and is open to others (mode %04o): run chmod go= %s", path, st.Mode().Perm(), path)
+		return fmt.Errorf("%s is for bootd alone and is open to others (mode %04o): run chmod go= %s", path, st.Mode().Perm(), path)
 	}
 	return nil
 }

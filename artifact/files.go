@@ -98,7 +98,14 @@ func (s *Sets) Render(ctx context.Context, id int64, name string) (File, error) 
 	return s.render(ctx, v, name)
 }
 
+// render makes a file, or finds it. The disk image has the bytes of the ISO, so
+// both are one file in memory.
 func (s *Sets) render(ctx context.Context, v *version, name string) (File, error) {
+	if base, ok := strings.CutSuffix(name, ".raw"); ok {
+		if _, both := v.files[base+".iso"]; both {
+			name = base + ".iso"
+		}
+	}
 	return s.cache.get(ctx, fileKey{v, name}, func() ([]byte, error) { return v.built.Render(name) })
 }
 
@@ -176,7 +183,16 @@ func (s *Sets) Member(set, machine string) error {
 	if m == nil {
 		return fmt.Errorf("there is no set %.40s", set)
 	}
-	list := m.current.Load().rec.Spec.Machines
+	r := m.current.Load().rec
+	switch {
+	case r.State != ready:
+		return fmt.Errorf("set %s is being made or deleted", set)
+	case r.damaged != nil: // it may have been limited to some machines
+		return fmt.Errorf("set %s: %w", set, r.damaged)
+	case s.expired(r):
+		return s.hasExpired(m.current.Load())
+	}
+	list := r.Spec.Machines
 	if len(list) > 0 && !slices.Contains(list, machine) {
 		return fmt.Errorf("set %s is limited to %d machines and this is none of them: nestctl artifact show %s lists them", set, len(list), set)
 	}

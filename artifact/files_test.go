@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -200,7 +201,7 @@ func TestUses(t *testing.T) {
 }
 
 func TestCacheIsBoundedAndMakesEachFileOnce(t *testing.T) {
-	c := newCache(10)
+	c := newCache(1000)
 	v := &version{}
 	var made atomic.Int32
 	get := func(name string, size int) File {
@@ -212,17 +213,18 @@ func TestCacheIsBoundedAndMakesEachFileOnce(t *testing.T) {
 		require.Len(t, f.Data, size)
 		return f
 	}
-	get("a", 4)
-	get("b", 4)
-	get("a", 4)
+	get("a", 400)
+	get("b", 400)
+	get("a", 400)
 	require.EqualValues(t, 2, made.Load())
-	get("c", 4) // b goes: a was used since
-	get("a", 4)
+	get("c", 400) // b goes: a was used since
+	get("a", 400)
 	require.EqualValues(t, 3, made.Load())
-	get("b", 4)
+	runtime.GC() // nobody holds b, so it is gone
+	get("b", 400)
 	require.EqualValues(t, 4, made.Load())
-	require.LessOrEqual(t, c.size, int64(10))
-	get("large", 11)
+	require.LessOrEqual(t, c.size, int64(1000))
+	get("large", 1100)
 	require.Zero(t, c.size, "what does not fit is not kept")
 	_, err := c.get(t.Context(), fileKey{v, "bad"}, func() ([]byte, error) { return nil, errors.New("broken") })
 	require.ErrorContains(t, err, "broken")

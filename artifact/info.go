@@ -74,10 +74,11 @@ func (s *Sets) Named(name string) (Info, bool) {
 // Bases is what sets can be made of: packages, and versions of iPXE, the newest
 // first.
 func (s *Sets) Bases() (bundles []ipxebuild.Bundle, versions []string) {
-	if stock := s.stock.Load(); stock != nil {
+	stock := s.stock.Load()
+	if stock != nil {
 		bundles = stock.Bundles()
 	}
-	return bundles, s.versions()
+	return bundles, versionsOf(stock)
 }
 
 func (s *Sets) info(m *member) Info {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/nestboot/nestboot/store"
@@ -38,6 +39,11 @@ type record struct {
 	Spec    Spec      `json:"spec"`
 	State   state     `json:"state"`
 	Created time.Time `json:"created_at"`
+
+	// revision is what claim wrote.
+	revision int64
+	// damaged is why the record could not be read; ID and name alone are known.
+	damaged error
 }
 
 func recordKey(id int64) string { return recordPrefix + strconv.FormatInt(id, 10) }
@@ -55,18 +61,62 @@ func (s *Sets) records(ctx context.Context) ([]record, error) {
 	var all []record
 	for _, e := range entries {
 		var r record
-		if err := json.Unmarshal(e.Value, &r); err != nil {
-			return nil, fmt.Errorf("read artifact set %s: %w", e.Key, err)
+		if err := json.Unmarshal(e.Value, &r); err == nil && recordKey(r.ID) == e.Key {
+			all = append(all, r)
+			continue
+		}
+		if r, err = s.damaged(ctx, e.Key); err != nil {
+			s.cfg.Log.ErrorContext(ctx, "the record of an artifact set is damaged and it has no name: it is left alone", "key", e.Key, "err", err)
+			continue
 		}
 		all = append(all, r)
 	}
 	return all, nil
 }
 
-// claim gives a new set its number and its name, in one transaction.
-func (s *Sets) claim(ctx context.Context, spec Spec) (record, error) {
+// damaged is what is left of a set whose record cannot be read: enough to list
+// and to delete it.
+func (s *Sets) damaged(ctx context.Context, key string) (record, error) {
+	number := strings.TrimPrefix(key, recordPrefix)
+	id, err := strconv.ParseInt(number, 10, 64)
+	if err != nil {
+		return record{}, fmt.Errorf("the key has no number: %w", err)
+	}
+	names, err := s.cfg.Store.List(ctx, namePrefix)
+	if err != nil {
+		return record{}, fmt.Errorf("look for the name: %w", err)
+	}
+	for _, e := range names {
+		if string(e.Value) == number {
+			return record{
+				ID: id, State: ready, Spec: Spec{Name: strings.TrimPrefix(e.Key, namePrefix)},
+				damaged: errors.New("its record in the store is damaged: delete it and create another"),
+			}, nil
+		}
+	}
+	return record{}, fmt.Errorf("no name belongs to number %d", id)
+}
+
+// claim gives a new set its number and its name, in one transaction, and enters
+// it. The caller unlocks the member's work when the set is made: nobody can
+// change or delete it before.
+func (s *Sets) claim(ctx context.Context, spec Spec) (*member, error) {
 	s.claiming.Lock() // several would only make each other try again
 	defer s.claiming.Unlock()
+	if len(s.members()) >= maxSets {
+		return nil, &Invalid{[]Fault{{"name", CodeInvalid, fmt.Sprintf("there are %d sets already: delete one first", maxSets)}}}
+	}
+	r, err := s.writeClaim(ctx, spec)
+	if err != nil {
+		return nil, err
+	}
+	m := &member{id: r.ID}
+	m.work.Lock()
+	s.enter(m, r)
+	return m, nil
+}
+
+func (s *Sets) writeClaim(ctx context.Context, spec Spec) (record, error) {
 	name := namePrefix + spec.Name
 	if _, err := s.cfg.Store.Get(ctx, name); err == nil {
 		return record{}, &Invalid{[]Fault{{"name", CodeTaken, "has already been taken"}}}
@@ -83,7 +133,7 @@ func (s *Sets) claim(ctx context.Context, spec Spec) (record, error) {
 		return record{}, fmt.Errorf("encode set %s: %w", spec.Name, err)
 	}
 	number := strconv.AppendInt(nil, r.ID, 10)
-	_, err = s.cfg.Store.Commit(ctx, store.Txn{
+	r.revision, err = s.cfg.Store.Commit(ctx, store.Txn{
 		If:   []store.Condition{store.Unchanged(lastIDKey, revision), store.Unchanged(name, 0)},
 		Then: []store.Op{store.Set(lastIDKey, number), store.Set(name, number), store.Set(recordKey(r.ID), value)},
 	})
@@ -113,13 +163,15 @@ func (s *Sets) lastID(ctx context.Context) (id, revision int64, err error) {
 	return id, e.Revision, nil
 }
 
-// put replaces the record of a set that exists.
-func (s *Sets) put(ctx context.Context, r record) error {
+// put replaces the record of a set that exists. What takes something away is
+// urgent: it may use the store's reserve of space.
+func (s *Sets) put(ctx context.Context, r record, urgent bool, conditions ...store.Condition) error {
 	value, err := json.Marshal(r)
 	if err != nil {
 		return fmt.Errorf("encode set %s: %w", r.Spec.Name, err)
 	}
-	if _, err := s.cfg.Store.Put(ctx, recordKey(r.ID), value); err != nil {
+	txn := store.Txn{If: conditions, Then: []store.Op{store.Set(recordKey(r.ID), value)}, Urgent: urgent}
+	if _, err := s.cfg.Store.Commit(ctx, txn); err != nil {
 		return fmt.Errorf("write down set %s: %w", r.Spec.Name, err)
 	}
 	return nil
@@ -127,7 +179,7 @@ func (s *Sets) put(ctx context.Context, r record) error {
 
 // erase forgets a set and frees its name.
 func (s *Sets) erase(ctx context.Context, r record) error {
-	_, err := s.cfg.Store.Commit(ctx, store.Txn{Then: []store.Op{
+	_, err := s.cfg.Store.Commit(ctx, store.Txn{Urgent: true, Then: []store.Op{
 		store.Remove(recordKey(r.ID)), store.Remove(namePrefix + r.Spec.Name), store.Remove(useKey(r.ID)),
 	}})
 	if err != nil {

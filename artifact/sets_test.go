@@ -1,13 +1,17 @@
 package artifact
 
 import (
+	"crypto/rand"
+	"crypto/rsa"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -333,29 +337,53 @@ func TestT30_FolderOfASetIsNobodyElses(t *testing.T) {
 
 func TestManySetsAtOnce(t *testing.T) {
 	w := newWorld(t)
+	w.ca = w.withKeys(4)
 	s := w.open()
 	const n = 100
+	errs := make([]error, n)
 	var making sync.WaitGroup
 	for k := range n {
 		making.Go(func() {
-			// A key takes its time, so only some have one.
-			i, err := s.Create(t.Context(), Spec{Name: fmt.Sprintf("rack%d", k), Keyless: k%20 != 0})
+			i, err := s.Create(t.Context(), Spec{Name: fmt.Sprintf("rack%d", k)})
 			if err == nil {
 				_, err = s.Render(t.Context(), i.ID, i.Spec.Name+".ipxe")
 			}
-			require.NoError(t, err)
+			errs[k] = err
 		})
 	}
 	making.Wait()
+	require.NoError(t, errors.Join(errs...))
 	seen := map[int64]string{}
 	for _, i := range s.List() {
 		seen[i.ID] = i.Spec.Name
+		cert, key := w.credentialOf(i)
+		require.NoError(t, w.verify(cert))
 		f, err := s.Render(t.Context(), i.ID, i.Spec.Name+".ipxe")
 		require.NoError(t, err)
 		require.Contains(t, string(f.Data), " "+i.Spec.Name)
+		require.True(t, holdsKey(f.Data, key))
 		_, err = s.Render(t.Context(), i.ID, i.Spec.Name+".iso")
 		require.NoError(t, err)
 	}
 	require.Len(t, seen, n, "each has a number of its own")
 	require.LessOrEqual(t, s.cache.size, int64(cacheLimit), "memory is bounded whatever was asked for")
+}
+
+// withKeys is the authority with a few keys that are made already: a new one
+// takes its time.
+func (w *world) withKeys(n int) *pki.Authority {
+	w.t.Helper()
+	var keys []*rsa.PrivateKey
+	for range n {
+		key, err := rsa.GenerateKey(rand.Reader, 2048)
+		require.NoError(w.t, err)
+		keys = append(keys, key)
+	}
+	var next atomic.Int64
+	ca, err := pki.Open(w.t.Context(), pki.Config{
+		Dir: filepath.Join(w.dir, "pki"), Store: w.store, Hosts: []string{"ipxe.test"}, Now: w.now,
+		NewKey: func() (*rsa.PrivateKey, error) { return keys[int(next.Add(1))%n], nil },
+	})
+	require.NoError(w.t, err)
+	return ca
 }

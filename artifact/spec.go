@@ -3,14 +3,12 @@ package artifact
 import (
 	"errors"
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/nestboot/nestboot/boot"
 	"github.com/nestboot/nestboot/ipxebuild"
-	"github.com/nestboot/nestboot/pki"
 )
 
 // Protocol is a way in which the files of a set may leave.
@@ -140,16 +138,9 @@ func (s Spec) check(versions []string, now, end time.Time) error {
 	return e.orNil()
 }
 
-// taken are the beginnings of addresses and file names that mean something
-// else: what stock iPXE asks for by itself, and our own paths.
-var taken = regexp.MustCompile(`^(ipxe|artifacts|api|autoexec|[0-9a-f]{8})$`)
-
 func (s Spec) checkName(e *Invalid) {
-	switch err := pki.CheckSet(s.Name); {
-	case err != nil, strings.HasPrefix(s.Name, "-"), strings.HasSuffix(s.Name, "-"):
-		e.add("name", "%.60q is not a set's name: want 1 to 32 lower-case letters, digits and hyphens, none at the ends", s.Name)
-	case taken.MatchString(s.Name):
-		e.add("name", "%s would make file names that mean something else: choose another", s.Name)
+	if err := ipxebuild.CheckSetName(s.Name); err != nil {
+		e.add("name", "%s", err)
 	}
 }
 

@@ -80,9 +80,12 @@ func (s *Sets) loadUses(ctx context.Context) error {
 		if !ok {
 			continue
 		}
-		if err := json.Unmarshal(value, &m.uses.list); err != nil {
-			return fmt.Errorf("uses of artifact set %d: %w", m.id, err)
+		var list []Use
+		if err := json.Unmarshal(value, &list); err != nil {
+			s.cfg.Log.WarnContext(ctx, "the uses of an artifact set are damaged and are forgotten", "id", m.id, "err", err)
+			continue
 		}
+		m.uses.list = list
 	}
 	return nil
 }

@@ -34,12 +34,13 @@ func (s *Sets) replace(m *member, next *version) {
 	s.cache.forget(m.current.Swap(next))
 }
 
-// versions of iPXE that sets can be made of, the newest first.
-func (s *Sets) versions() []string {
-	if stock := s.stock.Load(); stock != nil {
-		return stock.Versions()
+// versionsOf are the versions of iPXE that sets can be made of, the newest
+// first.
+func versionsOf(stock *ipxebuild.Stock) []string {
+	if stock == nil {
+		return nil
 	}
-	return nil
+	return stock.Versions()
 }
 
 // config is what ipxebuild makes a set from.
@@ -87,8 +88,8 @@ func (s *Sets) build(r record, c credential) (*version, error) {
 // becomes the version's fault.
 func (s *Sets) load(ctx context.Context, r record) *version {
 	var c credential
-	var err error
-	if !r.Spec.Keyless {
+	err := r.damaged
+	if err == nil && !r.Spec.Keyless {
 		c, err = s.credential(ctx, r)
 	}
 	if err == nil && !s.expired(r) {
@@ -108,20 +109,38 @@ func (s *Sets) load(ctx context.Context, r record) *version {
 }
 
 // UseStock takes over other binaries. Each set keeps the version of iPXE that
-// it was made with; one that lacked its binaries is served again when they are
-// there, and one whose binaries are gone is served until the next start.
+// it was made with; one that lacked its binaries, or anything else, is served
+// again when they are there, and one whose binaries are gone is served until
+// the next start.
 func (s *Sets) UseStock(ctx context.Context, stock *ipxebuild.Stock) {
-	if sameStock(s.stock.Load(), stock) {
-		return
+	same := sameStock(s.stock.Load(), stock)
+	if !same {
+		s.stock.Store(stock)
 	}
-	s.stock.Store(stock)
 	for _, m := range s.members() {
-		m.work.Lock()
-		if v := m.current.Load(); v.rec.State == ready {
-			if next := s.load(ctx, v.rec); next.fault == nil || v.built == nil {
-				s.replace(m, next)
-			}
+		if !same || s.down(m.current.Load()) {
+			s.reload(ctx, m)
 		}
-		m.work.Unlock()
 	}
+}
+
+// down reports whether a set should be served and is not.
+func (s *Sets) down(v *version) bool {
+	return v.rec.State == ready && v.rec.damaged == nil && v.built == nil && !s.expired(v.rec)
+}
+
+// reload loads a set anew and reports whether it can be served. One that was
+// served and now cannot be loaded is served as it was.
+func (s *Sets) reload(ctx context.Context, m *member) bool {
+	m.work.Lock()
+	defer m.work.Unlock()
+	v := m.current.Load()
+	if v.rec.State != ready {
+		return true
+	}
+	next := s.load(ctx, v.rec)
+	if next.fault == nil || v.built == nil {
+		s.replace(m, next)
+	}
+	return next.fault == nil
 }

@@ -183,10 +183,41 @@ func (w *world) everything(s *Sets, i Info) map[string]File {
 	return all
 }
 
-// holdsKey finds a private key as DER, in hexadecimal or in PEM.
+// holdsKey finds a private key as DER, in PEM, and in hexadecimal as iPXE's
+// scripts have it: in ASCII, or in UTF-16 where UEFI hands the script over.
 func holdsKey(data, key []byte) bool {
 	half := key[len(key)/2:]
-	return bytes.Contains(data, half) || bytes.Contains(bytes.ToLower(data), []byte(hex.EncodeToString(half))) || bytes.Contains(data, []byte("PRIVATE KEY"))
+	for _, form := range [][]byte{half, []byte(hex.EncodeToString(half)), utf16(hex.EncodeToString(half)), []byte("PRIVATE KEY"), utf16("PRIVATE KEY")} {
+		if bytes.Contains(data, form) || bytes.Contains(data, bytes.ToUpper(form)) {
+			return true
+		}
+	}
+	return false
+}
+
+// utf16 is ASCII text in UTF-16, little end first.
+func utf16(s string) []byte {
+	var b []byte
+	for _, c := range []byte(s) {
+		b = append(b, c, 0)
+	}
+	return b
+}
+
+// TestT14_FilesSayWhetherTheyHoldTheKey has the search find the key in every
+// file that is said to hold it, or a walk that finds nothing would prove nothing.
+func TestT14_FilesSayWhetherTheyHoldTheKey(t *testing.T) {
+	w := newWorld(t)
+	s := w.open()
+	i := w.create(s, Spec{Name: "rack1"})
+	_, key := w.credentialOf(i)
+	all := w.everything(s, i)
+	for _, f := range i.Files {
+		require.Equal(t, f.HoldsKey, holdsKey(all[f.Name].Data, key), f.Name)
+		report, err := ipxebuild.Inspect(f.Name, all[f.Name].Data)
+		require.True(t, err != nil || report.HoldsKey == f.HoldsKey, "inspect tells the same of %s", f.Name)
+	}
+	require.True(t, holdsKey(utf16(hex.EncodeToString(key)), key))
 }
 
 // storeHolds looks for text in all that the store holds.

@@ -3,12 +3,12 @@
 // script that carries a set's identity, and makes all formats of the set's
 // files; and it reads its own files back.
 //
-// Nothing is compiled, and nothing is read or written but by WriteTo: bytes
-// in, bytes out, in milliseconds, the same for the same input. It does not
+// Nothing is compiled, and nothing is read or written but by ReadPath and
+// WriteTo: bytes in, bytes out, in milliseconds, the same for the same input. It does not
 // decide who may fetch the result. The formats themselves are made by bios
 // (compressed BIOS binaries), single (one-file artifacts) and disk (the image).
 //
-// Begin at ReadDeb and ReadDir, NewStock, Stock.Set, Set.Render; and Inspect.
+// Begin at ReadPath, ReadDeb and ReadDir, NewStock, Stock.Set, Set.Render; and Inspect.
 package ipxebuild
 
 import (

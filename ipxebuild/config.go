@@ -36,12 +36,21 @@ type Config struct {
 
 var setName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$`)
 
+// taken are the beginnings of addresses and file names that mean something
+// else: what stock iPXE and our own binaries ask for by themselves, and the
+// server's paths.
+var taken = regexp.MustCompile(`^(ipxe|artifacts|api|autoexec|[0-9a-f]{8})$`)
+
 // CheckSetName reports whether a name can be a set's: 1 to 32 lower-case
-// letters, digits and hyphens, no hyphen at either end. It becomes part of a
-// DHCP file name, which has 127 bytes.
+// letters, digits and hyphens, no hyphen at either end, and none of those whose
+// files would be taken for something else. It becomes part of a DHCP file name,
+// which has 127 bytes.
 func CheckSetName(name string) error {
-	if !setName.MatchString(name) {
-		return fmt.Errorf("set name %q: want 1 to 32 lower-case letters, digits and hyphens, none at the ends", name)
+	switch {
+	case !setName.MatchString(name):
+		return fmt.Errorf("%.60q is not a set name: want 1 to 32 lower-case letters, digits and hyphens, none at the ends", name)
+	case taken.MatchString(name):
+		return fmt.Errorf("set name %s would make file names that mean something else: choose another", name)
 	}
 	return nil
 }

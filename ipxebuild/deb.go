@@ -74,36 +74,52 @@ func readDeb(file string, data []byte) (Bundle, error) {
 	return b, nil
 }
 
-// readControl reads the package's name and version, and returns name and
-// version of its source package.
+// readControl reads the package's control file.
 func (b *Bundle) readControl(members map[string][]byte) (string, error) {
-	var control []byte
+	var text []byte
 	if err := eachFile(members, "control", func(name string, r io.Reader, size int64) (err error) {
-		if path.Base(name) == "control" && control == nil {
-			control, err = readAll(name, r, size, maxText)
+		if path.Base(name) == "control" && text == nil {
+			text, err = readAll(name, r, size, maxText)
 		}
 		return err
 	}); err != nil {
 		return "", err
 	}
-	fields, err := textproto.NewReader(bufio.NewReader(bytes.NewReader(append(control, '\n', '\n')))).ReadMIMEHeader()
+	c, err := readControl(text)
 	if err != nil {
-		return "", fmt.Errorf("read its control file: %w", err)
+		return "", err
 	}
-	b.Origin.Package, b.Origin.Version = fields.Get("Package"), fields.Get("Version")
-	if !packageName.MatchString(b.Origin.Package) || !packageVersion.MatchString(b.Origin.Version) {
-		return "", fmt.Errorf("control file says package %.60q version %.60q", b.Origin.Package, b.Origin.Version)
+	b.Origin.Package, b.Origin.Version = c.name, c.version
+	return c.source, nil
+}
+
+// control is what a package says of itself.
+type control struct {
+	name, version string
+	source        string // name and version of its source package
+}
+
+// readControl reads a paragraph of fields as deb-control(5) describes it.
+func readControl(text []byte) (control, error) {
+	fields, err := textproto.NewReader(bufio.NewReader(bytes.NewReader(append(bytes.Clone(text), '\n', '\n')))).ReadMIMEHeader()
+	if err != nil {
+		return control{}, fmt.Errorf("read its control file: %w", err)
+	}
+	c := control{name: fields.Get("Package"), version: fields.Get("Version")}
+	if !packageName.MatchString(c.name) || !packageVersion.MatchString(c.version) {
+		return control{}, fmt.Errorf("control file says package %.60q version %.60q", c.name, c.version)
 	}
 	// "Source: shim-signed (1.51)" where it differs from the package's.
 	name, version, _ := strings.Cut(fields.Get("Source"), " ")
 	version = strings.Trim(version, "()")
 	if !packageName.MatchString(name) {
-		name = b.Origin.Package
+		name = c.name
 	}
 	if !packageVersion.MatchString(version) {
-		version = b.Origin.Version
+		version = c.version
 	}
-	return name + " " + version, nil
+	c.source = name + " " + version
+	return c, nil
 }
 
 // takeFile keeps a file of the package if it is one of ours.

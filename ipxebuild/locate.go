@@ -8,25 +8,22 @@ import (
 	"strings"
 )
 
-// marked tells our BIOS binaries from others: in ours, the first dot of the
-// version that ${version} shows is a comma. See script.go.
-const marked = ","
-
 var (
 	productName    = []byte("iPXE\x00")
-	productVersion = regexp.MustCompile(`^[0-9]+[.,][0-9]+[0-9A-Za-z.+~() -]{0,60}\x00`)
+	productVersion = regexp.MustCompile(`^[0-9]+(\.[0-9]+[0-9A-Za-z.+~() -]{0,60}|[0-9A-Za-z.+~() -]{0,60},[0-9a-f]{3,6})\x00`)
 	// sbat is in iPXE's line of the table that Secure Boot revokes by.
 	sbat = regexp.MustCompile(`^,iPXE,[^,\n]{1,32},([0-9][0-9A-Za-z.+~() -]{0,60}),https://ipxe\.org`)
 )
 
-// plainVersion is the version in iPXE's machine code; empty: not found, or
-// several.
+// plainVersion is the version in iPXE's machine code, in a marked binary what is
+// left of it; empty: not found, or several.
 func plainVersion(code []byte) string {
 	at := versionAt(code)
 	if at == nil {
 		return ""
 	}
-	return strings.Replace(string(code[at[0]:at[1]]), marked, ".", 1)
+	version, _, _ := strings.Cut(string(code[at[0]:at[1]]), markSign)
+	return version
 }
 
 // versionAt is where plainVersion found it: behind iPXE's name and some padding
@@ -53,18 +50,6 @@ func versionAt(code []byte) []int {
 		}
 	}
 }
-
-// mark marks the version in place. Length and all else stay as they are.
-func mark(code []byte) {
-	if at := versionAt(code); at != nil {
-		if i := bytes.IndexByte(code[at[0]:at[1]], '.'); i >= 0 {
-			code[at[0]+i] = marked[0]
-		}
-	}
-}
-
-// markedVersion is what ${version} is in a binary that was marked.
-func markedVersion(version string) string { return strings.Replace(version, ".", marked, 1) }
 
 // sbatVersion is the version in iPXE's own line of that table; empty: there is
 // none.

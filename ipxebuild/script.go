@@ -19,7 +19,7 @@ type scriptConfig struct {
 	// foreign makes the script that is handed to the user class iPXE: it may
 	// run in an iPXE that lacks our trust.
 	foreign bool
-	version string // of the set's undionly.kpxe, for foreign; empty: there is none
+	marked  string // what the set's undionly.kpxe says is its version, for foreign; empty: there is none
 }
 
 // The pause between two tries: firstPause, then longer by it each time until
@@ -42,10 +42,10 @@ const (
 // answers, and asks /ipxe/boot what to do, for ever, with growing pauses. It
 // holds the private key, if the set has one.
 //
-// Settings that a DHCP server could plant are cleared or encoded first (T16):
-// crosscert is emptied so that a refused chain is not looked up elsewhere, and
-// the only free text, the serial number, is sent URI-encoded. uuid and serial
-// come from SMBIOS alone (src/interface/smbios/smbios_settings.c, 1.21.1).
+// Settings that a DHCP server could plant are covered or encoded first (T16):
+// crosscert, so that a refused chain is not looked up elsewhere, and the only
+// free text, the serial number, is sent URI-encoded. uuid and serial come from
+// SMBIOS alone (src/interface/smbios/smbios_settings.c, 1.21.1).
 func (c scriptConfig) render() ([]byte, error) {
 	host, err := hostOf(c.url)
 	if err != nil {
@@ -90,7 +90,10 @@ func (c scriptConfig) identity(s *boot.Script) {
 		holds = "This file holds no private key."
 	}
 	s.Comment("nestboot, artifact set " + c.set + ". " + holds)
-	s.Do(boot.Set("crosscert"))
+	// Without a value the command would delete the setting, and DHCP's (option
+	// 175.93) would hold. One NUL is a text without a character, which is looked
+	// up nowhere and stands above what DHCP says, now and later (1.21.1, 2.0.0).
+	s.Do(boot.Set("crosscert:hexraw", boot.Lit("00")))
 	s.Do(boot.Set(boot.SettingLocal))
 	if c.key != nil {
 		s.Do(boot.Set("cert:hexraw", boot.Lit(hex.EncodeToString(c.cert))))
@@ -104,18 +107,19 @@ func (c scriptConfig) failed(s *boot.Script, host string) {
 	if c.key == nil {
 		s.Do(boot.Echo("nestboot: set " + c.set + " has no key: the machine waits for approval"))
 	}
-	if c.foreign && c.version != "" {
+	if c.foreign && c.marked != "" {
 		c.chainOurs(s)
 	}
 }
 
 // chainOurs starts the set's undionly.kpxe if this is an iPXE in BIOS that is
 // not it: a network card's own, which announces the user class iPXE too. Ours
-// tells itself by its version (see mark), so that it never loads itself again.
-// What fails here ends in the pause.
+// tells itself by its version (see mark), so that it never loads itself again;
+// that is compared in hexadecimal, because others have blanks in theirs. What
+// fails here ends in the pause.
 func (c scriptConfig) chainOurs(s *boot.Script) {
 	s.DoOr(boot.Cmd("iseq", boot.Var("platform", ""), boot.Lit(string(boot.BIOS))), boot.Goto("pause"))
-	s.When(boot.Cmd("iseq", boot.Var("version", ""), boot.Lit(markedVersion(c.version))), boot.Goto("pause"))
+	s.When(boot.Cmd("iseq", boot.Var("version", "hexraw"), boot.Lit(hex.EncodeToString([]byte(c.marked)))), boot.Goto("pause"))
 	s.Do(boot.Echo("nestboot: this iPXE may lack the trust, loading " + c.set + "/" + nameKPXE + " by TFTP"))
 	s.Try(boot.Set(settingTFTP, boot.Var("next-server", "")))
 	s.When(boot.Cmd("isset", boot.Var("proxydhcp/next-server", "")), boot.Set(settingTFTP, boot.Var("proxydhcp/next-server", "")))

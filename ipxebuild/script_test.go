@@ -28,7 +28,7 @@ func scripts() map[string]scriptConfig {
 		"static-vlan.ipxe": with(func(c *scriptConfig) { c.options.Static, c.options.VLAN = static, 4094 }),
 		"ntp.ipxe":         with(func(c *scriptConfig) { c.options.NTP = "pool.ntp.org" }),
 		"local-after.ipxe": with(func(c *scriptConfig) { c.options.LocalAfter = 5 }),
-		"user-class.ipxe":  with(func(c *scriptConfig) { c.foreign, c.version = true, v2 }),
+		"user-class.ipxe":  with(func(c *scriptConfig) { c.foreign, c.marked = true, "2.0.0,0102ab" }),
 	}
 }
 
@@ -39,6 +39,19 @@ func TestScriptGoldens(t *testing.T) {
 			require.NoError(t, err)
 			golden(t, name, got)
 		})
+	}
+}
+
+// TestT16_DHCPPlantsNoCrossCertificates: an empty value would delete the
+// setting, and that of DHCP would hold.
+func TestT16_DHCPPlantsNoCrossCertificates(t *testing.T) {
+	for name, c := range scripts() {
+		got, err := c.render()
+		require.NoError(t, err)
+		before, _, ok := strings.Cut(string(got), "\n:start\n")
+		require.True(t, ok, name)
+		require.Contains(t, before, "\nset crosscert:hexraw 00\n", name)
+		require.Equal(t, 1, strings.Count(string(got), "crosscert"), name)
 	}
 }
 

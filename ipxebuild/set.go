@@ -95,7 +95,7 @@ func (s *Set) renderScripts() (err error) {
 	}
 	c.foreign = true
 	if h, ok := s.base(boot.AMD64, nameKPXE); ok {
-		c.version = h.Version
+		c.marked = markedVersion(h.Version, s.cfg.Root)
 	}
 	s.chain, err = c.render()
 	return err

@@ -322,6 +322,7 @@ func TestManifestGolden(t *testing.T) {
 func TestWriteTo(t *testing.T) {
 	set := newSet(t, debian(t), config(t))
 	dir := filepath.Join(t.TempDir(), "out")
+	require.NoError(t, os.Mkdir(dir, 0o755), "an empty folder is no hindrance")
 	require.NoError(t, set.WriteTo(dir))
 	var found []string
 	require.NoError(t, filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
@@ -400,6 +401,7 @@ func TestCheckSetName(t *testing.T) {
 	for name, ok := range map[string]bool{
 		"rack1": true, "a": true, "a-b": true, strings.Repeat("a", 32): true,
 		"": false, "-a": false, "a-": false, "A": false, "a/b": false, "..": false, "a b": false, strings.Repeat("a", 33): false,
+		"ipxe": false, "artifacts": false, "api": false, "autoexec": false, "0badcafe": false, "0badcafe1": true, "ipxe2": true,
 	} {
 		require.Equal(t, ok, CheckSetName(name) == nil, "%q", name)
 	}

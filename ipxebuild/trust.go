@@ -61,12 +61,7 @@ func (r *release) patch(root digest) (*trusted, error) {
 			continue
 		}
 		g.Go(func() error {
-			payload := h.image.Payload()
-			copy(payload[h.trust:], root[:])
-			if h.Kind == KindKPXE {
-				mark(payload)
-			}
-			data, err := h.image.Repack(payload)
+			data, err := h.patchBIOS(root)
 			if err != nil {
 				return fmt.Errorf("patch trust into %s of iPXE %s: %w", name, r.version, err)
 			}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"syscall"
 
@@ -122,8 +123,11 @@ func bootImage(i Image, img *images.Image) boot.Image {
 }
 
 // readBases reads what sets can be made of, and imports nothing yet.
-func readBases(cfg Config) ([]ipxebuild.Bundle, error) {
-	bundles, err := artifact.ReadBases(cfg.Artifacts.bases())
+func readBases(ctx context.Context, cfg Config, log *slog.Logger) ([]ipxebuild.Bundle, error) {
+	if cfg.Artifacts.Bases == nil {
+		return artifact.DefaultBases(ctx, "/", log), nil
+	}
+	bundles, err := artifact.ReadBases(cfg.Artifacts.Bases)
 	if err != nil {
 		return nil, fmt.Errorf("artifacts.bases: %w", err)
 	}

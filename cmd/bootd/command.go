@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"runtime/debug"
@@ -23,7 +24,8 @@ func command() *cobra.Command {
 		Long: "bootd answers firmware over TFTP and HTTP, proves by client certificate who asks,\n" +
 			"and gives each machine its boot script, its image and its own Ignition config.\n\n" +
 			"SIGTERM and SIGINT stop it after running transfers have ended; SIGHUP reads the\n" +
-			"configuration again and takes over images, machines and the Butane file.",
+			"configuration again and takes over images, machines, the Butane file and the binaries\n" +
+			"of artifacts.bases.",
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 0 {
 				return fmt.Errorf("%q is not a command: bootd takes check-config, version or none; name the configuration with --config", args[0])
@@ -52,7 +54,7 @@ func checkCommand(path *string) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := checkFiles(cmd.Context(), cfg); err != nil {
+			if err := checkFiles(cmd.Context(), cfg, newLogger(cfg.Log, cmd.ErrOrStderr())); err != nil {
 				return fmt.Errorf("%s: %w", *path, err)
 			}
 			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: ok\n", *path)
@@ -105,8 +107,8 @@ func loadConfig(path string) (Config, error) {
 }
 
 // checkFiles opens all that the configuration names, as a start would.
-func checkFiles(ctx context.Context, cfg Config) error {
-	_, basesErr := readBases(cfg)
+func checkFiles(ctx context.Context, cfg Config, log *slog.Logger) error {
+	_, basesErr := readBases(ctx, cfg, log)
 	c, err := openCatalogue(ctx, cfg)
 	if err == nil {
 		err = c.close()

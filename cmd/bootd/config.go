@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strconv"
 
-	"github.com/nestboot/nestboot/artifact"
 	"github.com/nestboot/nestboot/boot"
 	"github.com/nestboot/nestboot/images"
 )
@@ -78,16 +77,9 @@ type Artifacts struct {
 	// hold is copied into the state directory at the start and at SIGHUP, and
 	// stays there, several versions side by side. Default: /usr/lib/ipxe,
 	// /usr/lib/PXELINUX, /usr/lib/ISOLINUX and /usr/lib/syslinux/modules/bios,
-	// as far as they exist.
+	// as far as Debian's packages have filled them; one that cannot be read is
+	// left out with a warning, while a configured one ends the start.
 	Bases []string `yaml:"bases"`
-}
-
-// bases are the configured ones or the default.
-func (a Artifacts) bases() []string {
-	if a.Bases == nil {
-		return artifact.DefaultBases()
-	}
-	return a.Bases
 }
 
 // Image is an operating system on local disk.

@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/nestboot/nestboot/ipxebuild"
 )
 
 const example = "../../docs/bootd.yaml"
@@ -51,7 +53,7 @@ func TestDefaultsAreWhatTheExampleSays(t *testing.T) {
 	require.Equal(t, want.Log, got.Log)
 	require.Equal(t, want.Grace, got.Grace)
 	require.Nil(t, got.Artifacts.Bases)
-	require.Subset(t, want.Artifacts.bases(), got.Artifacts.bases(), "as far as they exist here")
+	require.Subset(t, want.Artifacts.Bases, ipxebuild.DebianBases("/"), "as far as they are installed here")
 }
 
 func TestPathsStartAtTheFile(t *testing.T) {
@@ -63,7 +65,7 @@ func TestPathsStartAtTheFile(t *testing.T) {
 	require.Equal(t, filepath.Join(dir, "s"), cfg.StateDir)
 	require.Equal(t, filepath.Join(dir, "s", "admin.sock"), cfg.Listen.Admin)
 	require.Equal(t, filepath.Join(dir, "k"), cfg.Images[0].Kernel)
-	require.Equal(t, []string{filepath.Join(dir, "ipxe.deb")}, cfg.Artifacts.bases())
+	require.Equal(t, []string{filepath.Join(dir, "ipxe.deb")}, cfg.Artifacts.Bases)
 	require.Equal(t, []string{"/abs", filepath.Join(dir, "rel")}, cfg.Images[0].Initrds)
 	require.Equal(t, "i", cfg.DefaultImage, "the only image is the default")
 }

@@ -198,8 +198,11 @@ func (d *running) machines() string {
 
 // artifactSet is what the tests look at of a set.
 type artifactSet struct {
-	ISO    *string `json:"download_url_iso"`
-	Files  []struct{ Name string }
+	ISO   *string `json:"download_url_iso"`
+	Files []struct {
+		Name     string
+		HoldsKey bool `json:"holds_key"`
+	}
 	UsedBy []struct{ Machine string } `json:"used_by"`
 }
 

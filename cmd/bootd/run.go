@@ -50,7 +50,7 @@ func run(ctx context.Context, o options) error {
 		defer cleanup()
 	}
 	log := newLogger(cfg.Log, o.stderr)
-	bundles, err := readBases(cfg)
+	bundles, err := readBases(ctx, cfg, log)
 	if err != nil {
 		return err
 	}
@@ -156,7 +156,7 @@ func (s *site) reloadFiles(ctx context.Context, path string) (Config, error) {
 	if err != nil {
 		return cfg, err
 	}
-	bundles, err := readBases(cfg)
+	bundles, err := readBases(ctx, cfg, s.log)
 	if err != nil {
 		return cfg, err
 	}

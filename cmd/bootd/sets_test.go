@@ -31,11 +31,8 @@ func TestT14_NothingWithAKeyIsServedUnlessExposed(t *testing.T) {
 	d.start()
 	files := d.create(`{"name":"rack1"}`).Files
 	require.NotEmpty(t, files)
-	d.create(`{"name":"open","exposure":["tftp","http"]}`)
-	path := filepath.Join(d.dir, "state/sets/rack1-1/client.pem")
-	pair, err := tls.LoadX509KeyPair(path, path)
-	require.NoError(t, err)
-	key := x509.MarshalPKCS1PrivateKey(pair.PrivateKey.(*rsa.PrivateKey))
+	exposed := d.create(`{"name":"open","exposure":["tftp","http"]}`).Files
+	key := d.key("rack1-1")
 	names := []string{"rack1-1/client.pem", "rack1/client.pem", "token.secret", "autoexec.ipxe", "rack1/autoexec.ipxe", "sets/rack1-1/client.pem", "../state/sets/rack1-1/client.pem"}
 	for _, f := range files {
 		names = append(names, f.Name, filepath.Base(f.Name))
@@ -56,9 +53,23 @@ func TestT14_NothingWithAKeyIsServedUnlessExposed(t *testing.T) {
 		require.False(t, holdsKey(data, key) || holdsKey([]byte(plain), key) || holdsKey([]byte(secure), key), name)
 	}
 	d.waitLog("stage=key-exposure")
-	exposed, err := d.tftp("open.ipxe")
+	for _, f := range exposed { // what is exposed is served: the walk finds a key where there is one
+		status, body := d.get("http://" + d.ports.http + "/" + f.Name)
+		require.Equal(t, http.StatusOK, status, f.Name)
+		require.Equal(t, f.HoldsKey, holdsKey([]byte(body), d.key("open-2")), f.Name)
+	}
+	script, err := d.tftp("open.ipxe")
 	require.NoError(t, err)
-	require.Contains(t, string(exposed), "privkey", "what is exposed is served: the walk can find a key")
+	require.True(t, holdsKey(script, d.key("open-2")))
+}
+
+// key is the private key in a set's folder, as iPXE wants it.
+func (d *running) key(set string) []byte {
+	d.t.Helper()
+	path := filepath.Join(d.dir, "state/sets", set, "client.pem")
+	pair, err := tls.LoadX509KeyPair(path, path)
+	require.NoError(d.t, err)
+	return x509.MarshalPKCS1PrivateKey(pair.PrivateKey.(*rsa.PrivateKey))
 }
 
 // TestT19_TokensAreNotPrinted looks for the tokens of download addresses in all
@@ -72,6 +83,8 @@ func TestT19_TokensAreNotPrinted(t *testing.T) {
 	at := strings.Replace(url, "boot.test:"+portOf(t, d.ports.https), "boot.test", 1)
 	status, _ := d.ask(c, http.MethodGet, at)
 	require.Equal(t, http.StatusOK, status)
+	_, err := d.tftp(url[strings.Index(url, "artifacts/"):])
+	require.ErrorContains(t, err, "file not found", "DHCP hands out a download address")
 	d.admin(http.MethodPut, "/ipxe_boot_artifacts/1", `{"exposure":[]}`, http.StatusOK, nil)
 	status, _ = d.ask(c, http.MethodGet, at)
 	require.Equal(t, http.StatusForbidden, status, "not exposed over HTTPS either")
@@ -152,9 +165,25 @@ func TestLoadersMayProbe(t *testing.T) {
 	d.waitLog("code=not-found err=\"no set has this file")
 }
 
-// holdsKey finds a private key as DER, in hexadecimal or in PEM.
+// holdsKey finds a private key as DER, in PEM, and in hexadecimal as iPXE's
+// scripts have it: in ASCII, or in UTF-16 where UEFI hands the script over.
 func holdsKey(data, key []byte) bool {
-	return bytes.Contains(data, key) || bytes.Contains(bytes.ToLower(data), []byte(hex.EncodeToString(key))) || bytes.Contains(data, []byte("PRIVATE KEY"))
+	text := hex.EncodeToString(key)
+	for _, form := range [][]byte{key, []byte(text), utf16(text), []byte("PRIVATE KEY"), utf16("PRIVATE KEY")} {
+		if bytes.Contains(data, form) || bytes.Contains(data, bytes.ToUpper(form)) {
+			return true
+		}
+	}
+	return false
+}
+
+// utf16 is ASCII text in UTF-16, little end first.
+func utf16(s string) []byte {
+	var b []byte
+	for _, c := range []byte(s) {
+		b = append(b, c, 0)
+	}
+	return b
 }
 
 // TestReloadImportsBases begins without any iPXE, as on a host where the

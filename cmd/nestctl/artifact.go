@@ -3,8 +3,8 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"net/http"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -107,35 +107,12 @@ func onSet(socket *string, cmd *cobra.Command, run func(cmd *cobra.Command, c *c
 }
 
 func artifactList(socket *string) *cobra.Command {
-	var output string
-	cmd := &cobra.Command{
-		Use: "list", Short: "List artifact sets", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := checkOutput(output); err != nil {
-				return err
-			}
-			c, err := dial(cmd.Context(), *socket)
-			if err != nil {
-				return err
-			}
-			if output == "json" {
-				var answer any
-				if err := c.get(cmd.Context(), "/ipxe_boot_artifacts", &answer); err != nil {
-					return err
-				}
-				return printJSON(cmd.OutOrStdout(), answer)
-			}
-			var answer struct {
-				Sets []set `json:"ipxe_boot_artifacts"`
-			}
-			if err := c.get(cmd.Context(), "/ipxe_boot_artifacts", &answer); err != nil {
-				return err
-			}
-			return printSets(cmd.OutOrStdout(), answer.Sets)
-		},
+	type answer struct {
+		Sets []set `json:"ipxe_boot_artifacts"`
 	}
-	cmd.Flags().StringVarP(&output, "output", "o", "table", "table or json")
-	return cmd
+	return listCommand(socket, &cobra.Command{Short: "List artifact sets"}, "/ipxe_boot_artifacts", func(w io.Writer, a answer) error {
+		return printSets(w, a.Sets)
+	})
 }
 
 func artifactShow(socket *string) *cobra.Command {
@@ -173,14 +150,11 @@ func artifactUpdate(socket *string) *cobra.Command {
 		if len(serve)+len(withdraw) == 0 {
 			return fmt.Errorf("nothing to change: say --serve or --withdraw with https, http or tftp")
 		}
-		exposure, err := exposed(s.Exposure, serve, withdraw)
-		if err != nil {
-			return err
-		}
 		var answer struct {
 			Set set `json:"ipxe_boot_artifact"`
 		}
-		if err := c.call(cmd.Context(), http.MethodPut, setPath(s), map[string]any{"exposure": exposure}, &answer); err != nil {
+		change := map[string][]string{"serve": serve, "withdraw": withdraw}
+		if err := c.call(cmd.Context(), http.MethodPatch, setPath(s), change, &answer); err != nil {
 			return err
 		}
 		return printExposure(cmd.OutOrStdout(), answer.Set)
@@ -194,29 +168,12 @@ const serveHelp = "A set holds a private key. Over https its files lie at addres
 	"boots by PXE needs tftp, UEFI HTTP Boot needs http; over both, anybody on the provisioning network\n" +
 	"can read the key and boot as one of the set's machines. docs/security.md says what that risks."
 
-// exposed adds protocols to a list, takes others away, and brings them into
-// their order.
-func exposed(now, add, remove []string) ([]string, error) {
-	order := []string{"https", "http", "tftp"}
-	for _, p := range slices.Concat(add, remove) {
-		if !slices.Contains(order, p) {
-			return nil, fmt.Errorf("%q is none of https, http, tftp", p)
-		}
-	}
-	out := []string{}
-	for _, p := range order {
-		if (slices.Contains(now, p) || slices.Contains(add, p)) && !slices.Contains(remove, p) {
-			out = append(out, p)
-		}
-	}
-	return out, nil
-}
-
 func artifactDelete(socket *string) *cobra.Command {
 	return onSet(socket, &cobra.Command{
 		Use: "delete NAME", Short: "Delete a set: its certificate is refused from then on", Args: cobra.ExactArgs(1),
-		Long: "Delete a set. At once, its files are served no longer and its certificate is refused, for machines\n" +
-			"that are in the middle of a boot too. It cannot be undone: a set of the same name is another one.\n" +
+		Long: "Delete a set. At once, its files are served no longer and its certificate is refused, on open\n" +
+			"connections too from their next request on, and boots that have begun get no config. A transfer\n" +
+			"that runs goes on to its end. It cannot be undone: a set of the same name is another one.\n" +
 			"`nestctl artifact show NAME` tells which machines used it last.",
 	}, func(cmd *cobra.Command, c *client, s set, _ []string) error {
 		var answer any

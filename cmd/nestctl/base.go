@@ -35,36 +35,12 @@ func bases(socket *string) *cobra.Command {
 }
 
 func baseList(socket *string) *cobra.Command {
-	var output string
-	cmd := &cobra.Command{
-		Use: "list", Short: "List imported packages and versions of iPXE", Args: cobra.NoArgs,
+	return listCommand(socket, &cobra.Command{
+		Short: "List imported packages and versions of iPXE",
 		Long: "List what artifact sets can be made of. bootd imports the packages and folders of artifacts.bases\n" +
 			"when it starts and at SIGHUP, and keeps every version until its folder below bases/ in the state\n" +
 			"directory is removed.",
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := checkOutput(output); err != nil {
-				return err
-			}
-			c, err := dial(cmd.Context(), *socket)
-			if err != nil {
-				return err
-			}
-			if output == "json" {
-				var answer any
-				if err := c.get(cmd.Context(), "/bases", &answer); err != nil {
-					return err
-				}
-				return printJSON(cmd.OutOrStdout(), answer)
-			}
-			var s stock
-			if err := c.get(cmd.Context(), "/bases", &s); err != nil {
-				return err
-			}
-			return printStock(cmd.OutOrStdout(), s)
-		},
-	}
-	cmd.Flags().StringVarP(&output, "output", "o", "table", "table or json")
-	return cmd
+	}, "/bases", printStock)
 }
 
 func printStock(w io.Writer, s stock) error {

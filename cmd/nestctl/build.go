@@ -32,7 +32,9 @@ func artifactBuild() *cobra.Command {
 		Short: "Make a set's boot artifacts on this machine, with a key that never leaves it",
 		Long: "Make a set's boot artifacts, all formats, on this machine. Nothing is contacted: the private key\n" +
 			"goes into the files and nowhere else.\n\n" +
-			"Certificate and key are PEM, DER or PKCS #12; passwords are asked for on the terminal.",
+			"Certificate and key are PEM, DER or PKCS #12; passwords are asked for on the terminal. Stock binaries\n" +
+			"come from Debian's packages ipxe, pxelinux, isolinux and syslinux-common, or from --base. bootd lets\n" +
+			"only machines with certificates of its own authority boot, so far.",
 		Example: "  nestctl artifact build --name rack1 --cert rack1.pem --key rack1.key --root root.pem \\\n" +
 			"    --url https://ipxe.example.com --out rack1\n" +
 			"  nestctl artifact build --name rack1 --cert rack1.p12 --root root.pem --url https://ipxe.example.com --out rack1",

@@ -212,11 +212,22 @@ func TestBuildNeverDestroys(t *testing.T) {
 	require.NoError(t, err)
 	require.Contains(t, string(data), "#!ipxe")
 
-	notes := filepath.Join(out, "notes.txt")
-	require.NoError(t, os.WriteFile(notes, []byte("mine"), 0o600))
+	for _, name := range []string{"notes.txt", "rack1.key", "rack1.pem", "rack1/my-notes.txt", "rack1/mine/x", "rack2/manifest.json"} {
+		mine := filepath.Join(out, name)
+		require.NoError(t, os.MkdirAll(filepath.Dir(mine), 0o700))
+		require.NoError(t, os.WriteFile(mine, []byte("mine"), 0o600))
+		_, err = nestctl(t, nil, append(args, "--force")...)
+		require.ErrorContains(t, err, "which is not from a build: name another folder", name)
+		require.FileExists(t, mine)
+		require.NoError(t, os.Remove(mine))
+		if dir := filepath.Dir(mine); dir != out {
+			_ = os.Remove(dir) // unless it is the set's
+		}
+	}
+	require.NoError(t, os.Rename(script, script+".real"))
+	require.NoError(t, os.Symlink(script+".real", script))
 	_, err = nestctl(t, nil, append(args, "--force")...)
-	require.ErrorContains(t, err, "notes.txt, which is not from a build")
-	require.FileExists(t, notes)
+	require.ErrorContains(t, err, "rack1.ipxe, which is not from a build", "a link")
 	left, err := os.ReadDir(filepath.Dir(out))
 	require.NoError(t, err)
 	require.Len(t, left, 1, "nothing stays beside --out")

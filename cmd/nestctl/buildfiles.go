@@ -5,141 +5,34 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
-	"os"
 	"path"
-	"path/filepath"
-	"slices"
 	"strings"
 	"text/tabwriter"
 
 	"github.com/nestboot/nestboot/ipxebuild"
 )
 
-// maxDeb is the largest .deb that is read.
-const maxDeb = 64 << 20
-
 const installBases = "install Debian's packages ipxe, pxelinux, isolinux and syslinux-common, " +
 	"or name their .deb files or folders with their binaries with --base"
-
-// debianBases are the folders of Debian's packages ipxe, pxelinux, isolinux and
-// syslinux-common, as far as they are installed below root. One file of each
-// says so: ipxe-qemu, which comes with QEMU and is of no use here, has the same
-// folder as ipxe.
-func debianBases(root string) []string {
-	var dirs []string
-	for _, file := range []string{
-		"usr/lib/ipxe/undionly.kpxe", "usr/lib/PXELINUX/lpxelinux.0",
-		"usr/lib/ISOLINUX/isolinux.bin", "usr/lib/syslinux/modules/bios/ldlinux.c32",
-	} {
-		p := filepath.Join(root, file)
-		if _, err := os.Stat(p); err == nil {
-			dirs = append(dirs, filepath.Dir(p))
-		}
-	}
-	return dirs
-}
 
 // readStock reads the bases at the paths; with none named, what is installed
 // below root.
 func readStock(paths []string, root string) (*ipxebuild.Stock, error) {
 	if len(paths) == 0 {
-		paths = debianBases(root)
+		paths = ipxebuild.DebianBases(root)
 	}
 	if len(paths) == 0 {
 		return nil, errors.New("there are no stock binaries in /usr/lib: " + installBases)
 	}
 	var bundles []ipxebuild.Bundle
 	for _, p := range paths {
-		b, err := readBase(p)
+		b, err := ipxebuild.ReadPath(p)
 		if err != nil {
 			return nil, err
 		}
 		bundles = append(bundles, b)
 	}
 	return ipxebuild.NewStock(bundles...)
-}
-
-func readBase(from string) (ipxebuild.Bundle, error) {
-	info, err := os.Stat(from)
-	if err != nil {
-		return ipxebuild.Bundle{}, err
-	}
-	if info.IsDir() {
-		return ipxebuild.ReadDir(from, os.DirFS(from))
-	}
-	data, err := readFile(from, maxDeb)
-	if err != nil {
-		return ipxebuild.Bundle{}, err
-	}
-	return ipxebuild.ReadDeb(filepath.Base(from), data)
-}
-
-// earlierBuild reports whether dir holds an earlier build, which may be replaced
-// then. What no build made is never replaced.
-func earlierBuild(dir string, replace bool) (bool, error) {
-	old, err := os.ReadDir(dir)
-	if errors.Is(err, fs.ErrNotExist) || err == nil && len(old) == 0 {
-		return false, nil
-	}
-	if err != nil {
-		return false, fmt.Errorf("look at --out: %w", err)
-	}
-	if stranger := notOfASet(dir, old); stranger != "" {
-		return false, fmt.Errorf("--out %s holds %s, which is not from a build: name another folder", dir, stranger)
-	}
-	if !replace {
-		return false, fmt.Errorf("--out %s holds an earlier build: name another folder, or replace it with --force", dir)
-	}
-	return true, nil
-}
-
-// writeSet writes the set to dir, whole or not at all. An old build is put
-// aside first and removed at the end.
-func writeSet(set *ipxebuild.Set, dir string, old bool) error {
-	if !old {
-		return set.WriteTo(dir)
-	}
-	// Both beside dir, so that renaming does not copy.
-	work, err := os.MkdirTemp(filepath.Dir(dir), "."+filepath.Base(dir)+".new-")
-	if err != nil {
-		return fmt.Errorf("make folder beside --out: %w", err)
-	}
-	fresh, gone := filepath.Join(work, "new"), filepath.Join(work, "old")
-	err = set.WriteTo(fresh)
-	if err == nil {
-		err = os.Rename(dir, gone)
-	}
-	if err == nil {
-		if err = os.Rename(fresh, dir); err != nil {
-			err = errors.Join(err, os.Rename(gone, dir))
-		}
-	}
-	if err != nil {
-		err = fmt.Errorf("replace %s: %w", dir, err)
-	}
-	if _, back := os.Stat(dir); back != nil {
-		return errors.Join(err, fmt.Errorf("the earlier build is in %s", gone))
-	}
-	return errors.Join(err, os.RemoveAll(work))
-}
-
-// notOfASet is the name of an entry that does not belong to a set built in dir:
-// those of rack1 are the folder rack1 with a manifest and files rack1.*.
-func notOfASet(dir string, entries []fs.DirEntry) string {
-	var sets []string
-	for _, e := range entries {
-		if _, err := os.Lstat(filepath.Join(dir, e.Name(), "manifest.json")); e.IsDir() && err == nil {
-			sets = append(sets, e.Name())
-		}
-	}
-	for _, e := range entries {
-		set, _, _ := strings.Cut(e.Name(), ".")
-		if !slices.Contains(sets, set) {
-			return e.Name()
-		}
-	}
-	return ""
 }
 
 // printSet prints what was built, what each file is for, and what a DHCP
@@ -155,7 +48,7 @@ func printSet(w io.Writer, set *ipxebuild.Set, dir string) error {
 		if f.HoldsKey {
 			key, secret = "inside", true
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\n", f.Name, key, purpose(f.Format))
+		fmt.Fprintf(t, "%s\t%s\t%s\n", f.Name, key, useOf(f.Name, f.Format).what)
 	}
 	if err := t.Flush(); err != nil {
 		return fmt.Errorf("print set: %w", err)
@@ -205,35 +98,4 @@ func bootNames(set *ipxebuild.Set) []string {
 		lines = append(lines, fmt.Sprintf("  UEFI x86-64, from the folder: %s, by TFTP with a copy of %s/%s in TFTP's root", folder, set.Name(), set.Script()))
 	}
 	return lines
-}
-
-// purpose is what a file is for, in a line.
-func purpose(f ipxebuild.Format) string {
-	switch f {
-	case ipxebuild.FormatISO:
-		return "CD or USB stick, BIOS and UEFI"
-	case ipxebuild.FormatRaw:
-		return "disk image, BIOS and UEFI"
-	case ipxebuild.FormatPXE:
-		return "BIOS by PXE, one file"
-	case ipxebuild.FormatEFIAMD64:
-		return "UEFI x86-64 by PXE, HTTP Boot or from a disk, one file"
-	case ipxebuild.FormatEFIARM64:
-		return "UEFI arm64 by PXE, HTTP Boot or from a disk, one file"
-	case ipxebuild.FormatChain:
-		return "script for machines that run iPXE already"
-	case ipxebuild.FormatUndionly:
-		return "BIOS by PXE, with a user-class rule in DHCP"
-	case ipxebuild.FormatEFIDir:
-		return "UEFI by PXE or HTTP Boot, keep the folder together"
-	case ipxebuild.FormatPXELinux:
-		return "BIOS by PXE, keep the folder together"
-	case ipxebuild.FormatSigned:
-		return "UEFI with Secure Boot, keep the folder together"
-	case ipxebuild.FormatNotice:
-		return "licences and where the sources are"
-	case ipxebuild.FormatManifest:
-		return "digests of all files"
-	}
-	return string(f)
 }

@@ -38,33 +38,12 @@ func command() *cobra.Command {
 }
 
 func machineList(socket *string) *cobra.Command {
-	var output string
-	cmd := &cobra.Command{
-		Use:   "list",
-		Short: "List machines",
-		Args:  cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := checkOutput(output); err != nil {
-				return err
-			}
-			c, err := dial(cmd.Context(), *socket)
-			if err != nil {
-				return err
-			}
-			var answer struct {
-				Machines []inventory.Record `json:"machines"`
-			}
-			if err := c.get(cmd.Context(), "/machines", &answer); err != nil {
-				return err
-			}
-			if output == "json" {
-				return printJSON(cmd.OutOrStdout(), answer)
-			}
-			return printMachines(cmd.OutOrStdout(), answer.Machines)
-		},
+	type answer struct {
+		Machines []inventory.Record `json:"machines"`
 	}
-	cmd.Flags().StringVarP(&output, "output", "o", "table", "table or json")
-	return cmd
+	return listCommand(socket, &cobra.Command{Short: "List machines"}, "/machines", func(w io.Writer, a answer) error {
+		return printMachines(w, a.Machines)
+	})
 }
 
 func printMachines(w io.Writer, machines []inventory.Record) error {

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -36,7 +37,8 @@ func artifactCreate(socket *string) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "create NAME", Short: "Make an artifact set", Args: cobra.ExactArgs(1),
 		Long: "Make an artifact set: boot files in every format, with a client certificate of their own inside.\n" +
-			"NAME has 1 to 32 lower-case letters, digits and hyphens, and begins the name of every file.\n\n" + serveHelp,
+			"NAME has 1 to 32 lower-case letters, digits and hyphens, none at the ends, and begins the name of\n" +
+			"every file.\n\n" + serveHelp,
 		Example: "  nestctl artifact create rack1 --serve tftp          # to boot by PXE\n" +
 			"  nestctl artifact create rack1 --serve http,tftp     # and by UEFI HTTP Boot\n" +
 			"  nestctl artifact create visit --expires 30d --machine 4c4c4544-0042-3510-8052-b4c04f564433",
@@ -45,9 +47,7 @@ func artifactCreate(socket *string) *cobra.Command {
 				return err
 			}
 			n.Name = args[0]
-			if n.Exposure, err = exposed([]string{"https"}, serve, nil); err != nil {
-				return err
-			}
+			n.Exposure = withHTTPS(serve)
 			if n.ExpiresAt, err = parseExpires(expires, time.Now()); err != nil {
 				return err
 			}
@@ -62,7 +62,8 @@ func artifactCreate(socket *string) *cobra.Command {
 		},
 	}
 	options = setOptionFlags(cmd.Flags())
-	// Where a set is made from files, --base is their path.
+	// There is no other base here than iPXE's; where a set is made from files,
+	// --base is their path.
 	cmd.Flags().SetNormalizeFunc(func(_ *pflag.FlagSet, name string) pflag.NormalizedName {
 		if name == "base" {
 			name = "base-version"
@@ -100,6 +101,18 @@ func createSet(cmd *cobra.Command, socket string, n newSet, output string) error
 		return err
 	}
 	return printNextStep(cmd.OutOrStdout(), answer.Set)
+}
+
+// withHTTPS are the protocols to serve a new set over; bootd knows which there
+// are.
+func withHTTPS(serve []string) []string {
+	out := []string{"https"}
+	for _, p := range slices.Sorted(slices.Values(serve)) {
+		if !slices.Contains(out, p) {
+			out = append(out, p)
+		}
+	}
+	return out
 }
 
 // parseExpires reads a day (to its end, UTC), a point in time, or a time from

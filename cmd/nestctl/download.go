@@ -7,12 +7,8 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"os"
-	"path"
-	"path/filepath"
 	"strings"
 
-	"github.com/google/renameio/v2"
 	"github.com/spf13/cobra"
 
 	"github.com/nestboot/nestboot/ipxebuild"
@@ -25,8 +21,10 @@ func artifactDownload(socket *string) *cobra.Command {
 		Long: "Save one file of a set, by its format or its name; without either, the image for CD and USB stick.\n" +
 			"Formats: iso, pxe (BIOS network boot), efi_amd64, efi_arm64, raw_amd64 (disk), ipxe-chain (script).\n" +
 			"It comes over bootd's admin socket, so it needs no exposure. A file with a private key inside gets\n" +
-			"mode 0600; a download that breaks off leaves nothing behind.",
+			"mode 0600; a download that breaks off leaves nothing behind. A PATH that is a device is written to,\n" +
+			"unless it is in use.",
 		Example: "  nestctl artifact download rack1                    # ./rack1.iso\n" +
+			"  nestctl artifact download rack1 -o /dev/sdX        # a stick: all that was on it is lost\n" +
 			"  nestctl artifact download rack1 efi_amd64 -o /media/usb/EFI/BOOT/BOOTX64.EFI",
 	}, func(cmd *cobra.Command, c *client, s set, args []string) error {
 		want := string(ipxebuild.FormatISO)
@@ -41,7 +39,7 @@ func artifactDownload(socket *string) *cobra.Command {
 		if err != nil {
 			return fmt.Errorf("download %s: %w", f.Name, err)
 		}
-		if to == "-" {
+		if to == "-" || to == "/dev/stdout" { // nothing but the file
 			_, err := cmd.OutOrStdout().Write(data)
 			return err
 		}
@@ -56,7 +54,7 @@ func artifactDownload(socket *string) *cobra.Command {
 		_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: %d bytes%s\n", saved, len(data), note)
 		return err
 	})
-	cmd.Flags().StringVarP(&to, "output", "o", "", "`PATH` of a file or folder, - for standard output (default: the file's name, here)")
+	cmd.Flags().StringVarP(&to, "output", "o", "", "`PATH` of a file, folder or device, - for standard output (default: the file's name, here)")
 	return cmd
 }
 
@@ -109,19 +107,4 @@ func (c *client) download(ctx context.Context, path string) ([]byte, error) {
 		return nil, fmt.Errorf("it is not what bootd sent: %d bytes that do not match %s", len(data), etag)
 	}
 	return data, nil
-}
-
-// save writes the file whole or not at all, and returns its path.
-func save(to string, f setFile, data []byte) (string, error) {
-	if st, err := os.Stat(to); to == "" || err == nil && st.IsDir() {
-		to = filepath.Join(to, path.Base(f.Name))
-	}
-	mode := os.FileMode(0o644)
-	if f.HoldsKey {
-		mode = 0o600
-	}
-	if err := renameio.WriteFile(to, data, mode, renameio.WithTempDir(filepath.Dir(to)), renameio.WithStaticPermissions(mode)); err != nil {
-		return "", fmt.Errorf("save %s: %w", to, err)
-	}
-	return to, nil
 }

@@ -4,12 +4,9 @@ import (
 	"cmp"
 	"fmt"
 	"io"
-	"path"
 	"strings"
 	"text/tabwriter"
 	"time"
-
-	"github.com/nestboot/nestboot/ipxebuild"
 )
 
 // table prints rows of columns.
@@ -92,8 +89,8 @@ func printFiles(w io.Writer, s set, addresses bool) error {
 		rows[0] = append(rows[0], "ADDRESS")
 	}
 	for _, f := range s.Files {
-		u, ok := useOf(f)
-		if !ok {
+		u := useOf(f.Name, f.Format)
+		if u.archs == "" {
 			continue
 		}
 		row := []string{f.Name, u.what, u.archs}
@@ -111,41 +108,6 @@ func printFiles(w io.Writer, s set, addresses bool) error {
 		}
 	}
 	return nil
-}
-
-// use is what a file is for, and which firmware DHCP hands it to (option 93,
-// RFC 4578).
-type use struct{ what, archs string }
-
-// useOf knows the files that people handle; others are fetched by those.
-func useOf(f setFile) (use, bool) {
-	switch f.Format {
-	case ipxebuild.FormatISO:
-		return use{"CD or USB stick, BIOS and UEFI", "-"}, true
-	case ipxebuild.FormatRaw:
-		return use{"disk, BIOS and UEFI", "-"}, true
-	case ipxebuild.FormatPXE:
-		return use{"BIOS, PXE", "0"}, true
-	case ipxebuild.FormatEFIAMD64:
-		return use{"UEFI x86-64, PXE and HTTP Boot", "7, 9; HTTP 16"}, true
-	case ipxebuild.FormatEFIARM64:
-		return use{"UEFI arm64, PXE and HTTP Boot", "11; HTTP 19"}, true
-	case ipxebuild.FormatChain:
-		return use{"an iPXE that is there already", "user class iPXE"}, true
-	}
-	switch path.Base(f.Name) {
-	case "undionly.kpxe":
-		return use{"BIOS, PXE, with the card's own driver; needs a rule for user class iPXE", "0"}, true
-	case "lpxelinux.0":
-		return use{"BIOS, PXE, where the single file does not start", "0"}, true
-	case "snponly.efi", "ipxe-amd64.efi":
-		return use{"UEFI x86-64, PXE and HTTP Boot, with the script beside it", "7, 9; HTTP 16"}, true
-	case "ipxe-arm64.efi":
-		return use{"UEFI arm64, PXE and HTTP Boot, with the script beside it", "11; HTTP 19"}, true
-	case "shimx64.efi":
-		return use{"UEFI x86-64 with Secure Boot", "7, 9; HTTP 16"}, true
-	}
-	return use{}, false
 }
 
 // printExposure says what a change of exposure means.

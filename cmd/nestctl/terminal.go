@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"syscall"
 
 	"golang.org/x/term"
 )
@@ -75,7 +76,7 @@ func ask(ctx context.Context, tty *os.File, name string) ([]byte, error) {
 
 // readFile reads a whole file that has at most limit bytes.
 func readFile(path string, limit int64) ([]byte, error) {
-	f, err := os.Open(path)
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // does not wait for somebody to write into a pipe
 	if err != nil {
 		return nil, err
 	}
