@@ -134,7 +134,7 @@ func stopsAtTLS(ctx context.Context, r *rig.Rig, m lab.Machine) error {
 		return err
 	}
 	for _, want := range []string{
-		`https://ipxe\.lab\.test/ipxe/boot.*(Permission denied|Operation not permitted) \(https?://ipxe\.org/`, // iPXE's own words
+		`https://ipxe\.lab\.test/ipxe/boot.*Invalid argument \(https?://ipxe\.org/1c2ee082\)`, // iPXE's own words: no root, and nowhere to look for one
 		`nestboot: ipxe\.lab\.test did not let this machine boot, errno 0x`,
 		`nestboot: trying again in 5 seconds`,
 		`nestboot: trying again in 10 seconds`, // the pause grows
