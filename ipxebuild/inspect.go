@@ -37,6 +37,10 @@ const (
 // maxInspect is the largest file that is looked at.
 const maxInspect = disk.MaxSize
 
+// maxManifest is the largest manifest that is read: ours have 6 kB, and a list
+// of empty objects takes many times its size in memory.
+const maxManifest = 256 << 10
+
 // Inspect reads a file of any format back. name is for messages and never
 // decides: the bytes do. Allocations are bounded to 64 MiB or so. A raw disk
 // image is the same as a hybrid ISO and reported as that.
@@ -213,7 +217,7 @@ func earliest(parts []Report) (out time.Time) {
 }
 
 func inspectManifest(data []byte) (Report, error) {
-	if len(data) > maxText {
+	if len(data) > maxManifest {
 		return Report{}, fmt.Errorf("JSON of %d bytes, too much for a manifest", len(data))
 	}
 	var m manifest

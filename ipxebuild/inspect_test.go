@@ -2,6 +2,7 @@ package ipxebuild
 
 import (
 	"debug/pe"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -146,9 +147,14 @@ func FuzzInspect(f *testing.F) {
 	f.Add([]byte(`{"set":"a","files":[{"name":"b"}],"certificate":{"subject":"x","not_after":"2026-01-01T00:00:00Z"}}`))
 	f.Add(efi(f, pe.IMAGE_FILE_MACHINE_AMD64, ipxe(f, "2.0.0")))
 	f.Add(sign(efi(f, pe.IMAGE_FILE_MACHINE_ARM64, ipxe(f, "2.0.0"))))
+	f.Add([]byte(`{"files":[` + strings.Repeat("{},", maxManifest/3-8) + `{}]}`)) // small to send, large to keep
 	f.Fuzz(func(t *testing.T, data []byte) {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
 		start := time.Now()
 		r, err := Inspect("x", data)
+		runtime.ReadMemStats(&after)
+		require.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(64<<20), "all that was ever allocated")
 		if err != nil {
 			require.Equal(t, Report{}, r)
 			return
