@@ -17,15 +17,10 @@ const (
 	CodeWrongUsage    = "wrong-usage" // ours, but not for a machine
 	CodeUnknownSet    = "unknown-set" // ours, but not among the recorded ones
 	CodeRevoked       = "revoked"
+	CodeNotAllowed    = "not-allowed"   // of a registered authority whose list of names it is not on
+	CodeStaleCRL      = "crl-stale"     // the authority's revocation list is missing or too old
+	CodeUnknownToken  = "unknown-token" // no URL has this token
 )
-
-// Identity is who a client certificate speaks for.
-type Identity struct {
-	Set         string
-	Fingerprint Digest // SHA-256 of the certificate's DER form
-	Serial      string // lower-case hex
-	NotAfter    time.Time
-}
 
 // Refusal is the error with which Verify turns a certificate down. Identity
 // holds what is known: Set only if the certificate is ours, nothing at all for
@@ -51,11 +46,15 @@ func (a *Authority) Verify(chain []*x509.Certificate, at time.Time) (Identity, e
 		return Identity{}, &Refusal{Code: CodeNoCertificate, Reason: "the client sent none"}
 	}
 	leaf := chain[0]
-	id := Identity{Fingerprint: sha256.Sum256(leaf.Raw), Serial: SerialOf(leaf), NotAfter: leaf.NotAfter}
+	id := Identity{
+		Subject: leaf.Subject.CommonName, Fingerprint: sha256.Sum256(leaf.Raw), Serial: SerialOf(leaf), NotAfter: leaf.NotAfter,
+	}
 	if err := a.checkIssuer(leaf, at); err != nil {
 		return Identity{}, &Refusal{Code: CodeUnknownCA, Reason: err.Error(), Identity: id}
 	}
-	id.Set, _ = setOf(leaf)
+	if set, ok := setOf(leaf); ok {
+		id.Kind, id.Name, id.Set = KindSet, set, set
+	}
 	if code, reason := a.checkLeaf(leaf, id, at); code != "" {
 		return Identity{}, &Refusal{Code: code, Reason: reason, Identity: id}
 	}

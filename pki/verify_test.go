@@ -116,7 +116,13 @@ func TestT13_Verify(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			want := Identity{Set: tt.set, Fingerprint: sha256.Sum256(tt.leaf.Raw), Serial: tt.leaf.SerialNumber.Text(16), NotAfter: tt.leaf.NotAfter}
+			want := Identity{
+				Set: tt.set, Name: tt.set, Subject: tt.leaf.Subject.CommonName,
+				Fingerprint: sha256.Sum256(tt.leaf.Raw), Serial: tt.leaf.SerialNumber.Text(16), NotAfter: tt.leaf.NotAfter,
+			}
+			if tt.set != "" {
+				want.Kind = KindSet
+			}
 			// The client may send what it likes behind its leaf.
 			id, err := a.Verify([]*x509.Certificate{tt.leaf, foreign.intermediate.cert, foreign.root.cert}, tt.at)
 			if tt.code == "" {
