@@ -32,6 +32,7 @@ var importTable = map[string][]string{
 	"ipxebuild/disk":     {},
 	"ipxebuild/single":   {"boot"},
 	"ipxebuild/identity": {},
+	"pki/vault":          {}, // private files of pki, artifact and pki/links, whose checks each had before
 	"pki":                {"store"},
 	"inventory":          {"boot", "store"},
 	"artifact":           {"boot", "ipxebuild", "pki", "store"}, // a set names architectures and machines
