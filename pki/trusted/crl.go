@@ -1,0 +1,236 @@
+package trusted
+
+import (
+	"bytes"
+	"crypto/x509"
+	"encoding/asn1"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"maps"
+	"math/big"
+	"time"
+
+	"github.com/nestboot/nestboot/pki"
+)
+
+// Limits of a revocation list.
+const (
+	maxCRL   = 16 << 20 // bytes of a file or answer
+	maxLists = 16       // in one file
+)
+
+// lists are the revocation lists of an entry by their issuers (issuerOf). They
+// never change: a newer one makes another.
+type lists map[pki.Digest]*list
+
+// list is the revocation list of one issuer.
+type list struct {
+	raw        []byte // DER
+	issuer     string
+	number     *big.Int            // grows with each list; nil: it has none
+	this, next time.Time           // when it was made, when the next one is due
+	revoked    map[string]struct{} // serial numbers, big-endian
+}
+
+// stale reports whether the list has ended. One that names no end is stale at
+// once: it might be of any age.
+func (l *list) stale(at time.Time) bool { return l.next.IsZero() || at.After(l.next) }
+
+// olderThan goes by the second in which a list was made, and within it by its
+// number.
+func (l *list) olderThan(other *list) bool {
+	if l.this.Equal(other.this) && l.number != nil && other.number != nil {
+		return l.number.Cmp(other.number) < 0
+	}
+	return l.this.Before(other.this)
+}
+
+func (l *list) has(serial *big.Int) bool {
+	_, on := l.revoked[string(serial.Bytes())]
+	return on
+}
+
+// ask looks for each certificate of the path on its issuer's list. The leaf's
+// issuer must have a current list; the others must be current if there is one.
+func (ls *lists) ask(c *claim, at time.Time) (code, reason string) {
+	if len(c.issuers) == 0 { // the authority's own certificate, or a pin
+		return c.code, c.reason
+	}
+	var ended *list
+	for i, issuer := range c.issuers {
+		l, ok := (*ls)[issuer]
+		if !ok {
+			continue
+		}
+		if l.has(c.path[i].SerialNumber) {
+			return pki.CodeRevoked, fmt.Sprintf("%s on the revocation list of %s of %s", c.who(i), l.issuer, stamp(l.this))
+		}
+		if l.stale(at) {
+			ended = l
+		}
+	}
+	switch _, ok := (*ls)[c.issuers[0]]; {
+	case c.m.spec.CRL.Stale == StaleAccept:
+		return "", ""
+	case !ok:
+		return pki.CodeStaleCRL, fmt.Sprintf("there is no revocation list of its issuer %s: publish one where %s looks for it, and register that issuer with it",
+			issuerName(c.path[0]), c.m.title())
+	case ended != nil:
+		return pki.CodeStaleCRL, ended.endReason()
+	}
+	return "", ""
+}
+
+func (l *list) endReason() string {
+	if l.next.IsZero() {
+		return fmt.Sprintf("the revocation list of %s does not say when it ends", l.issuer)
+	}
+	return fmt.Sprintf("the revocation list of %s ended at %s: publish a new one", l.issuer, stamp(l.next))
+}
+
+// askSerial is ask for a certificate whose issuer is not known any more: that
+// its number is on one list is taken for its being revoked.
+func (ls *lists) askSerial(m *member, serial string, at time.Time) (code, reason string) {
+	number := serialBytes(serial)
+	for _, l := range *ls {
+		if _, on := l.revoked[number]; on {
+			return pki.CodeRevoked, fmt.Sprintf("it is on the revocation list of %s of %s", l.issuer, stamp(l.this))
+		}
+	}
+	if m.spec.CRL.Stale == StaleRefuse && m.stale(at) {
+		return pki.CodeStaleCRL, "there is no current revocation list of at least one issuer of " + m.title()
+	}
+	return "", ""
+}
+
+// parseLists reads a file with revocation lists, in PEM or DER, of which at
+// least one must be of one of the issuers. One that is theirs by its name but
+// not by its signature spoils all.
+func parseLists(data []byte, issuers []*x509.Certificate) (lists, error) {
+	if len(data) > maxCRL {
+		return nil, fmt.Errorf("it is larger than %d bytes", maxCRL)
+	}
+	ders, err := splitLists(data)
+	if err != nil {
+		return nil, err
+	}
+	found, foreign := lists{}, ""
+	for i, der := range ders {
+		crl, entries, err := splitList(der)
+		if err != nil {
+			return nil, fmt.Errorf("list %d is damaged: %w", i+1, err)
+		}
+		if err := found.take(crl, entries, issuers); errors.Is(err, errForeign) {
+			foreign = crl.Issuer.String()
+		} else if err != nil {
+			return nil, fmt.Errorf("list %d, of %.120q: %w", i+1, crl.Issuer.String(), err)
+		}
+	}
+	if len(found) == 0 {
+		return nil, fmt.Errorf("it is the list of another authority: of %.120q", foreign)
+	}
+	return found, nil
+}
+
+func splitLists(data []byte) ([][]byte, error) {
+	if !bytes.Contains(data, []byte("-----BEGIN")) {
+		return [][]byte{data}, nil
+	}
+	var ders [][]byte
+	for rest := data; ; {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil {
+			break
+		}
+		if block.Type != "X509 CRL" {
+			return nil, fmt.Errorf("it holds a %.40q, want X509 CRL", block.Type)
+		}
+		if len(ders) == maxLists {
+			return nil, fmt.Errorf("it holds more than %d lists", maxLists)
+		}
+		ders = append(ders, block.Bytes)
+	}
+	if len(ders) == 0 {
+		return nil, errors.New("it holds no revocation list")
+	}
+	return ders, nil
+}
+
+var errForeign = errors.New("it is the list of another authority")
+
+// take enters a list for the one of the issuers that made it. Several may have
+// its name, with different keys.
+func (ls lists) take(crl *x509.RevocationList, entries []byte, issuers []*x509.Certificate) error {
+	result := errForeign
+	for _, c := range issuers {
+		if !bytes.Equal(c.RawSubject, crl.RawIssuer) {
+			continue
+		}
+		err := checkList(crl, c)
+		if err != nil {
+			if errors.Is(result, errForeign) {
+				result = err
+			}
+			continue
+		}
+		l, err := newList(crl, entries)
+		if err != nil {
+			return err
+		}
+		if former, ok := ls[issuerOf(c)]; !ok || former.olderThan(l) {
+			ls[issuerOf(c)] = l
+		}
+		return nil
+	}
+	return result
+}
+
+// checkList refuses forged lists, and those that do not speak for all of the
+// issuer's certificates.
+func checkList(crl *x509.RevocationList, issuer *x509.Certificate) error {
+	if crl.SignatureAlgorithm == x509.SHA1WithRSA || crl.SignatureAlgorithm == x509.ECDSAWithSHA1 {
+		return errors.New("it is signed with SHA-1, which is not accepted")
+	}
+	if err := crl.CheckSignatureFrom(issuer); err != nil {
+		return fmt.Errorf("its signature is not the authority's: %w", err)
+	}
+	for _, x := range crl.Extensions {
+		if x.Critical {
+			return fmt.Errorf("it has the critical extension %s: only full lists of one issuer are understood", x.Id)
+		}
+		if x.Id.Equal(asn1.ObjectIdentifier{2, 5, 29, 27}) {
+			return errors.New("it is a delta list: only full lists are understood")
+		}
+	}
+	return nil
+}
+
+func newList(crl *x509.RevocationList, entries []byte) (*list, error) {
+	revoked, err := readEntries(entries)
+	if err != nil {
+		return nil, err
+	}
+	return &list{
+		raw: bytes.Clone(crl.Raw), issuer: fmt.Sprintf("%.120q", crl.Issuer.String()), number: crl.Number,
+		this: crl.ThisUpdate, next: crl.NextUpdate, revoked: revoked,
+	}, nil
+}
+
+// merge returns the lists with newer ones put in. One that is older than what
+// is there is refused: whoever can replay it could undo a revocation.
+func (ls *lists) merge(newer lists) (*lists, error) {
+	merged, err := maps.Clone(*ls), error(nil)
+	if merged == nil {
+		merged = lists{}
+	}
+	for issuer, l := range newer {
+		former, ok := merged[issuer]
+		if ok && l.olderThan(former) {
+			err = fmt.Errorf("the list of %s is of %s, and one of %s was seen already: the newer one goes on", l.issuer, stamp(l.this), stamp(former.this))
+			continue
+		}
+		merged[issuer] = l
+	}
+	return &merged, err
+}

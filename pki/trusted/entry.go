@@ -1,0 +1,157 @@
+package trusted
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"crypto/x509"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/nestboot/nestboot/pki"
+)
+
+// Certificate describes one registered certificate.
+type Certificate struct {
+	Subject     string
+	Issuer      string
+	Serial      string // lower-case hex
+	Fingerprint pki.Digest
+	Key         pki.Digest // SHA-256 of the public key (SPKI)
+	NotBefore   time.Time
+	NotAfter    time.Time
+	// Trusted says that it is trusted by itself, and not only through another
+	// one of the entry.
+	Trusted bool
+}
+
+// List describes the revocation list of one issuer.
+type List struct {
+	Issuer     string
+	ThisUpdate time.Time
+	NextUpdate time.Time // zero: the list does not say, so it counts as stale
+	Revoked    int
+}
+
+// Entry is what is known of one registered authority or pin.
+type Entry struct {
+	ID int64
+	Spec
+	Created      time.Time
+	Certificates []Certificate
+	NotAfter     time.Time // when it ends: by ExpiresAt or with the last certificate that is trusted; zero: never
+	Uses         int64     // answers to machines that came by it
+	LastUsed     *time.Time
+	UsedBy       []Use // the last 100 pairs of certificate and machine, the latest first
+	Lists        []List
+	// Removing says that it accepts nobody any more, but that a restart would
+	// forget this: the store takes no writes. Run tries again.
+	Removing bool
+	Faults   []string // what an operator should look at
+}
+
+// expirySoon is how long before an end it becomes a fault.
+const expirySoon = 30 * 24 * time.Hour
+
+func (all *catalogue) entry(m *member, now time.Time) Entry {
+	e := Entry{ID: m.id, Spec: m.spec, Created: m.created, Removing: all.number(m.id) != m, NotAfter: m.end()}
+	e.Allow, e.Machines = slices.Clone(e.Allow), slices.Clone(e.Machines)
+	e.Uses, e.UsedBy = m.uses.all()
+	if len(e.UsedBy) > 0 {
+		last := e.UsedBy[0].At
+		e.LastUsed = &last
+	}
+	for _, c := range m.certs {
+		e.Certificates = append(e.Certificates, Certificate{
+			Subject: c.Subject.String(), Issuer: c.Issuer.String(), Serial: pki.SerialOf(c),
+			Fingerprint: sha256.Sum256(c.Raw), Key: sha256.Sum256(c.RawSubjectPublicKeyInfo),
+			NotBefore: c.NotBefore, NotAfter: c.NotAfter, Trusted: slices.Contains(m.anchors, c),
+		})
+	}
+	for _, l := range *m.lists.Load() {
+		e.Lists = append(e.Lists, List{Issuer: l.issuer, ThisUpdate: l.this, NextUpdate: l.next, Revoked: len(l.revoked)})
+	}
+	slices.SortFunc(e.Lists, func(a, b List) int { return bytes.Compare([]byte(a.Issuer), []byte(b.Issuer)) })
+	e.Faults = all.faults(m, now, e.Removing)
+	return e
+}
+
+// end is when the entry can accept nobody any more. A key outlives the
+// certificate that it was registered with.
+func (m *member) end() time.Time {
+	var end time.Time
+	for _, c := range m.anchors {
+		if c.NotAfter.After(end) && m.spec.Match != MatchKey {
+			end = c.NotAfter
+		}
+	}
+	if e := m.spec.ExpiresAt; e != nil && (end.IsZero() || e.Before(end)) {
+		end = *e
+	}
+	return end
+}
+
+func (all *catalogue) faults(m *member, now time.Time, removing bool) []string {
+	var faults []string
+	add := func(format string, a ...any) { faults = append(faults, fmt.Sprintf(format, a...)) }
+	if removing {
+		add("removed, but a restart would forget that until it can be written down: make room for the store")
+	}
+	if m.damaged != nil {
+		add("%s", m.damaged)
+	}
+	for _, c := range m.certs {
+		switch {
+		case m.spec.Match == MatchKey:
+		case now.After(c.NotAfter):
+			add("%s expired at %s", nameOf(c), stamp(c.NotAfter))
+		case now.After(c.NotAfter.Add(-expirySoon)):
+			add("%s expires at %s", nameOf(c), stamp(c.NotAfter))
+		case now.Before(c.NotBefore):
+			add("%s is valid from %s: is the clock right?", nameOf(c), stamp(c.NotBefore))
+		}
+	}
+	if e := m.spec.ExpiresAt; e != nil && now.After(*e) {
+		add("its registration ended at %s", stamp(*e))
+	}
+	for _, other := range all.live {
+		if other != m && slices.ContainsFunc(m.anchors, func(c *x509.Certificate) bool { return slices.Contains(other.anchors, c) }) {
+			add("%s trusts the same certificate: removing one of them leaves the other", other.title())
+		}
+	}
+	return append(faults, m.listFaults(now)...)
+}
+
+// listFaults is what is wrong with the revocation lists.
+func (m *member) listFaults(now time.Time) []string {
+	if m.spec.CRL == nil || m.damaged != nil {
+		return nil
+	}
+	var faults []string
+	if err := m.source.failed(); err != nil {
+		faults = append(faults, "revocation list: "+err.Error())
+	}
+	if m.stale(now) {
+		means := "machines of that issuer are refused"
+		if m.spec.CRL.Stale == StaleAccept {
+			means = "machines are accepted all the same, as configured"
+		}
+		faults = append(faults, "there is no current revocation list of at least one issuer: "+means)
+	}
+	return faults
+}
+
+// stale reports whether the list of a registered issuer has ended, or whether
+// there is none at all.
+func (m *member) stale(now time.Time) bool {
+	if m.spec.CRL == nil {
+		return false
+	}
+	lists := *m.lists.Load()
+	for _, l := range lists {
+		if l.stale(now) {
+			return true
+		}
+	}
+	return len(lists) == 0
+}
