@@ -33,10 +33,10 @@ var importTable = map[string][]string{
 	"ipxebuild/single":   {"boot"},
 	"ipxebuild/identity": {},
 	"pki/vault":          {}, // private files of pki, artifact and pki/links, whose checks each had before
-	"pki":                {"store"},
+	"pki":                {"pki/vault", "store"},
 	"pki/trusted":        {"pki", "store"},
 	"inventory":          {"boot", "store"},
-	"artifact":           {"boot", "ipxebuild", "pki", "store"}, // a set names architectures and machines
+	"artifact":           {"boot", "ipxebuild", "pki", "pki/vault", "store"}, // a set names architectures and machines
 	"httpboot":           {"boot", "ignition", "pki"},
 	"admin":              {"boot", "artifact", "ignition", "images", "inventory", "pki", "store"},
 }

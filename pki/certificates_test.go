@@ -2,6 +2,7 @@ package pki
 
 import (
 	"context"
+	"crypto/ecdsa"
 	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
@@ -29,7 +30,12 @@ func describe(name string, c *x509.Certificate) string {
 	line("[%s]", name)
 	line("subject %s", c.Subject)
 	line("issuer %s", c.Issuer)
-	line("key %T %d", c.PublicKey, c.PublicKey.(*rsa.PublicKey).N.BitLen())
+	switch key := c.PublicKey.(type) {
+	case *rsa.PublicKey:
+		line("key %T %d", key, key.N.BitLen())
+	case *ecdsa.PublicKey:
+		line("key %T %s", key, key.Curve.Params().Name)
+	}
 	line("signature %s", c.SignatureAlgorithm)
 	line("valid %s to %s", c.NotBefore.Sub(start), c.NotAfter.Sub(start))
 	line("ca %t pathlen %d", c.IsCA, c.MaxPathLen)
@@ -48,8 +54,12 @@ func TestCertificatesGolden(t *testing.T) {
 	a := openAuthority(t, cfg)
 	m, err := a.IssueMachine(t.Context(), "rack-1", time.Time{})
 	require.NoError(t, err)
-	got := describe("root", a.Root()) + describe("intermediate", a.intermediate) +
-		describe("server", a.ServerCertificate().Leaf) + describe("machine", m.Certificate)
+	got := describe("root", a.Root()) + describe("intermediate", newest(a).intermediate) +
+		describe("server", a.Leafs(1)[1].Leaf) + describe("machine", m.Certificate) + describe("server p-256", a.Leafs(1)[0].Leaf)
+	first := newest(a)
+	_, err = a.RotateRoot(t.Context())
+	require.NoError(t, err)
+	got += describe("second root", newest(a).root) + describe("first root, certified by the second", newest(a).cross[1])
 
 	golden := filepath.Join("testdata", "certificates.golden")
 	if *update {
@@ -59,10 +69,11 @@ func TestCertificatesGolden(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, string(want), got)
 
-	require.Equal(t, []*x509.Certificate{a.intermediate, a.root}, m.Chain)
-	chain := a.ServerCertificate().Certificate
-	require.Equal(t, [][]byte{a.ServerCertificate().Leaf.Raw, a.intermediate.Raw, a.root.Raw}, chain)
-	require.NotEqual(t, a.Root().SerialNumber, a.intermediate.SerialNumber)
+	require.Equal(t, []*x509.Certificate{first.intermediate, first.root}, m.Chain)
+	require.NotEqual(t, first.root.SerialNumber, first.intermediate.SerialNumber)
+	leaf, second := a.Leafs(1)[1], newest(a)
+	require.Equal(t, [][]byte{leaf.Leaf.Raw, first.intermediate.Raw, first.root.Raw}, leaf.Certificate)
+	require.Equal(t, [][]byte{leaf.Leaf.Raw, first.intermediate.Raw, first.root.Raw, second.cross[1].Raw, second.root.Raw}, a.Leafs(0)[1].Certificate)
 }
 
 func TestT37_CertificatesAreBackdated(t *testing.T) {
@@ -70,7 +81,7 @@ func TestT37_CertificatesAreBackdated(t *testing.T) {
 	a := openAuthority(t, cfg)
 	m, err := a.IssueMachine(t.Context(), "rack-1", start.Add(time.Hour))
 	require.NoError(t, err)
-	for _, c := range []*x509.Certificate{a.Root(), a.intermediate, a.ServerCertificate().Leaf, m.Certificate} {
+	for _, c := range []*x509.Certificate{a.Root(), newest(a).intermediate, a.ServerCertificate().Leaf, m.Certificate} {
 		require.Equal(t, start.Add(-24*time.Hour), c.NotBefore, c.Subject)
 	}
 	require.Equal(t, start.Add(time.Hour), m.Certificate.NotAfter)
@@ -145,7 +156,7 @@ func TestT10_HandshakeWithAndWithoutCertificate(t *testing.T) {
 		Time:           c.Now,
 	}
 	client := &tls.Config{
-		MaxVersion: tls.VersionTLS12, ServerName: "ipxe.example.net", RootCAs: a.roots, Time: c.Now,
+		MaxVersion: tls.VersionTLS12, ServerName: "ipxe.example.net", RootCAs: a.current.Load().roots, Time: c.Now,
 		CipherSuites: []uint16{tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256}, // of iPXE's
 	}
 
@@ -153,7 +164,7 @@ func TestT10_HandshakeWithAndWithoutCertificate(t *testing.T) {
 	_, err = a.Verify(seen.PeerCertificates, c.Now())
 	require.Equal(t, CodeNoCertificate, refusal(t, err).Code)
 
-	client.Certificates = []tls.Certificate{{Certificate: [][]byte{m.Certificate.Raw, a.intermediate.Raw}, PrivateKey: m.Key}}
+	client.Certificates = []tls.Certificate{{Certificate: [][]byte{m.Certificate.Raw, newest(a).intermediate.Raw}, PrivateKey: m.Key}}
 	seen, byClient := handshake(t, server, client)
 	require.Equal(t, uint16(tls.VersionTLS12), seen.Version)
 	require.Equal(t, a.Root().Raw, byClient.PeerCertificates[2].Raw, "iPXE trusts a fingerprint: the root must be sent")

@@ -47,6 +47,11 @@ func (e *GrantError) Error() string { return e.Code + ": boot " + e.Boot + ": " 
 // The methods return a *GrantError when a step is refused, with the Session if
 // there is one; any other error means that the step could not be recorded.
 type Grants struct {
+	// Good says why a credential that was good when a boot was opened is not any
+	// more. It is to be set before the first boot; nil: certificates of sets are
+	// looked up, others are good.
+	Good func(id Identity, at time.Time) error
+
 	ledger ledger
 	certs  *store.Mirror // records of certificates
 	now    func() time.Time
@@ -75,11 +80,18 @@ func OpenGrants(ctx context.Context, s *store.Store, log *slog.Logger, now func(
 // twice, but the same call again, before anything was minted, does no harm: the
 // answer to the first may have been lost.
 func (g *Grants) Open(ctx context.Context, boot, machine, name string, credential [32]byte) error {
+	return g.OpenFor(ctx, boot, machine, name, Identity{Fingerprint: credential})
+}
+
+// OpenFor is Open for a machine that has proved who it is: Good will be asked
+// about that.
+func (g *Grants) OpenFor(ctx context.Context, boot, machine, name string, id Identity) error {
 	if err := errors.Join(checkID(boot), checkID(machine)); err != nil {
 		return fmt.Errorf("open boot session: %w", err)
 	}
 	return g.ledger.open(ctx, Session{
-		Boot: boot, Machine: machine, Name: name, Credential: credential, State: Opened, Opened: g.now().UTC(),
+		Boot: boot, Machine: machine, Name: name, Credential: id.Fingerprint, State: Opened, Opened: g.now().UTC(),
+		By: caller{id.Kind, id.ID, id.Name, id.Set, id.Serial, id.NotAfter},
 	})
 }
 
@@ -99,19 +111,32 @@ func (g *Grants) Mint(ctx context.Context, boot string, credential [32]byte) (gr
 }
 
 // Redeem uses a grant. The first use binds it to addr; from there it may be
-// used 5 times in 10 minutes, since Ignition retries. A boot whose certificate
-// has been revoked since is over: CodeGrantBurned.
+// used 5 times in 10 minutes, since Ignition retries. A boot whose credential
+// has been ended since is over: CodeGrantBurned.
 func (g *Grants) Redeem(ctx context.Context, grant Token, addr netip.Addr) (Session, error) {
 	if !addr.IsValid() {
 		return Session{}, errors.New("redeem grant: the client has no address")
 	}
 	now := g.now().UTC()
 	return g.ledger.change(ctx, grant.Boot, func(s *Session) error {
-		if grant.Secret.is(s.Grant) && g.revoked(s.Credential) {
-			return s.refuse(CodeGrantBurned, "its certificate was revoked: the set was deleted")
+		if grant.Secret.is(s.Grant) {
+			if err := g.ended(s, now); err != nil {
+				return s.refuse(CodeGrantBurned, "what the machine showed when it began to boot is not good any more: "+err.Error())
+			}
 		}
 		return s.redeem(grant.Secret, addr.Unmap(), now)
 	})
+}
+
+// ended says why the credential of a boot is not good any more.
+func (g *Grants) ended(s *Session, now time.Time) error {
+	if g.Good != nil && s.By.Kind != "" {
+		return g.Good(s.identity(), now)
+	}
+	if g.revoked(s.Credential) {
+		return errors.New("its certificate was revoked")
+	}
+	return nil
 }
 
 // revoked reports whether the certificate with this fingerprint is recorded

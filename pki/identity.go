@@ -25,6 +25,8 @@ type Identity struct {
 	// Set is the artifact set that the credential belongs to; empty where there
 	// is none.
 	Set string
+	// Generation is the one that issued the certificate of a set; 0 for others.
+	Generation int
 	// Subject is what the presented certificate calls itself; empty for a token.
 	Subject string
 	// Machines are the UUIDs that the credential is limited to; empty: any. The

@@ -2,7 +2,7 @@ package pki
 
 import (
 	"context"
-	"crypto/rand"
+	"crypto"
 	"crypto/rsa"
 	"crypto/x509"
 	"fmt"
@@ -10,7 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/smallstep/certificates/authority/provisioner"
 	"go.step.sm/crypto/x509util"
 )
 
@@ -20,88 +19,14 @@ const (
 	machineLife = 365 * 24 * time.Hour
 )
 
-// A profile is a leaf template. Each has exactly one extended key usage: the
-// authority's default has two, and a machine's certificate could then serve as
-// a boot server. Neither mentions OCSP, CRL or an issuer's address, for iPXE
-// would go and ask.
-type profile string
-
-const (
-	serverProfile profile = `{
-	"subject": {{ toJson .Subject }},
-	"sans": {{ toJson .SANs }},
-	"keyUsage": ["digitalSignature", "keyEncipherment"],
-	"extKeyUsage": ["serverAuth"]
-}`
-	machineProfile profile = `{
-	"subject": {{ toJson .Subject }},
-	"sans": {{ toJson .SANs }},
-	"keyUsage": ["digitalSignature"],
-	"extKeyUsage": ["clientAuth"]
-}`
-)
-
-// leaf is a certificate to be signed.
-type leaf struct {
-	profile profile
-	name    string // common name
-	sans    []x509util.SubjectAlternativeName
-	until   time.Time
-}
-
-// Options implements provisioner.CertificateOptions.
-func (l leaf) Options(provisioner.SignOptions) []x509util.Option {
-	data := x509util.NewTemplateData()
-	data.SetCommonName(l.name)
-	data.SetSubjectAlternativeNames(l.sans...)
-	return []x509util.Option{x509util.WithTemplate(string(l.profile), data)}
-}
-
-// sign issues l for key. No certificate outlives the intermediate that
-// vouches for it.
-func (a *Authority) sign(ctx context.Context, l leaf, key *rsa.PrivateKey) (*x509.Certificate, error) {
-	now, end := a.now(), l.until
-	if end.After(a.intermediate.NotAfter) {
-		end = a.intermediate.NotAfter
-	}
-	if !end.After(now) {
-		return nil, fmt.Errorf("the intermediate expired at %s", a.intermediate.NotAfter.Format(time.DateTime))
-	}
-	validity := provisioner.CertificateModifierFunc(func(cert *x509.Certificate, _ provisioner.SignOptions) error {
-		cert.NotBefore, cert.NotAfter = now.Add(-backdate), end
-		return nil
-	})
-	request, err := newRequest(key)
-	if err != nil {
-		return nil, err
-	}
-	chain, err := a.embedded.SignWithContext(ctx, request, provisioner.SignOptions{}, l, validity)
-	if err != nil {
-		return nil, fmt.Errorf("sign certificate: %w", err)
-	}
-	return chain[0], nil
-}
-
-// newRequest proves possession of key. It carries no names: the profile alone
-// says what is certified.
-func newRequest(key *rsa.PrivateKey) (*x509.CertificateRequest, error) {
-	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
-	if err != nil {
-		return nil, fmt.Errorf("make certificate request: %w", err)
-	}
-	request, err := x509.ParseCertificateRequest(der)
-	if err != nil {
-		return nil, fmt.Errorf("parse certificate request: %w", err)
-	}
-	return request, nil
-}
-
 // MachineCredential is the client certificate of one set. The key exists
 // nowhere else; a credential prints as its serial number alone.
 type MachineCredential struct {
 	Certificate *x509.Certificate
 	Chain       []*x509.Certificate // its issuers: intermediate, root
-	Key         *rsa.PrivateKey
+	Signer      crypto.Signer       // the key: *rsa.PrivateKey or *ecdsa.PrivateKey
+	Key         *rsa.PrivateKey     // the same if it is an RSA key, else nil
+	Generation  int
 }
 
 func (m MachineCredential) String() string {
@@ -131,40 +56,71 @@ func CheckSet(name string) error {
 	return nil
 }
 
+// The types of a machine's key.
+const (
+	KeyRSA  = "rsa2048"
+	KeyP256 = "p256"
+)
+
+// MachineKey is the type of key that the newest generation's machine
+// certificates have: iPXE never sends a certificate whose key is of another kind
+// than its issuer's.
+func (a *Authority) MachineKey() string {
+	if isEC(a.current.Load().newest().intermediate.PublicKey) {
+		return KeyP256
+	}
+	return KeyRSA
+}
+
 // IssueMachine makes a key, or takes one that Run has made before, and a client
-// certificate for the machines of one set: common name and URI
-// urn:nestboot:set:<set>, valid until the given time (zero: for a year) but not
-// beyond End. From its return on, Verify accepts it.
+// certificate of the newest generation for the machines of one set: common name
+// and URI urn:nestboot:set:<set>, valid until the given time (zero: for a year)
+// but not beyond End. From its return on, Verify accepts it.
 func (a *Authority) IssueMachine(ctx context.Context, set string, until time.Time) (MachineCredential, error) {
 	if err := CheckSet(set); err != nil {
 		return MachineCredential{}, err
 	}
+	g := a.current.Load().newest()
 	if until.IsZero() {
 		until = a.now().Add(machineLife)
 	}
-	if now := a.now(); now.Before(a.intermediate.NotBefore) {
+	if now := a.now(); now.Before(g.intermediate.NotBefore) {
 		return MachineCredential{}, fmt.Errorf("the clock says %s, which is before this PKI was made: set it", now.UTC().Format(time.DateTime))
 	}
 	if !until.After(a.now()) {
 		return MachineCredential{}, fmt.Errorf("a certificate until %s would never be good", until.UTC().Format(time.DateTime))
 	}
-	key, err := a.keys.take(ctx)
+	m, err := a.newMachineKey(ctx, g)
 	if err != nil {
 		return MachineCredential{}, err
 	}
-	cert, err := a.sign(ctx, leaf{
+	chain, err := a.sign(ctx, g, leaf{
 		profile: machineProfile, name: set, until: until,
 		sans: []x509util.SubjectAlternativeName{{Type: x509util.URIType, Value: setURN + set}},
-	}, key)
+	}, m.Signer)
 	if err != nil {
 		return MachineCredential{}, fmt.Errorf("issue certificate of set %s: %w", set, err)
 	}
+	cert := chain[0]
+	m.Certificate, m.Chain, m.Generation = cert, chain[1:], g.number
 	a.log.InfoContext(ctx, "machine certificate issued", "stage", "pki", "set", set, "serial", SerialOf(cert), "until", cert.NotAfter)
-	return MachineCredential{Certificate: cert, Chain: []*x509.Certificate{a.intermediate, a.root}, Key: key}, nil
+	return m, nil
 }
 
-// End is when the intermediate expires: no certificate lives longer.
-func (a *Authority) End() time.Time { return a.intermediate.NotAfter }
+func (a *Authority) newMachineKey(ctx context.Context, g *generation) (m MachineCredential, err error) {
+	if isEC(g.intermediate.PublicKey) {
+		m.Signer, err = newECKey()
+		return m, err
+	}
+	if m.Key, err = a.keys.take(ctx); err == nil {
+		m.Signer = m.Key
+	}
+	return m, err
+}
+
+// End is when the newest generation's intermediate expires: no certificate that
+// it issues lives longer.
+func (a *Authority) End() time.Time { return a.current.Load().newest().intermediate.NotAfter }
 
 // SerialOf is a certificate's serial number as Identity and events have it.
 func SerialOf(cert *x509.Certificate) string { return cert.SerialNumber.Text(16) }

@@ -2,16 +2,16 @@ package pki
 
 import (
 	"context"
+	"crypto"
 	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"encoding/hex"
 	"errors"
 	"fmt"
+	"io/fs"
 	"time"
 
-	"github.com/nestboot/nestboot/store"
 	"go.step.sm/crypto/x509util"
 )
 
@@ -22,10 +22,6 @@ const (
 
 	rootLife         = 20 * 365 * 24 * time.Hour
 	intermediateLife = 10 * 365 * 24 * time.Hour
-
-	// rootKey is the store key that holds the fingerprint of the root whose
-	// machine certificates the store records.
-	rootKey = "pki/root"
 )
 
 // issuers are the two certificates that sign.
@@ -37,43 +33,90 @@ func issuerFiles() []string {
 	return []string{"root.key", "root.pem", "intermediate.key", "intermediate.pem"}
 }
 
-// openIssuers loads root and intermediate and ties them to the store. They are
-// made only while the store has seen no root.
-func (a *Authority) openIssuers(ctx context.Context, s *store.Store) (issuers, error) {
-	known, err := s.Get(ctx, rootKey)
-	if err != nil && !errors.Is(err, store.ErrNotFound) {
-		return issuers{}, fmt.Errorf("look up the known root: %w", err)
-	}
-	fresh := err != nil
-	if err := a.dir.checkIssuerFiles(fresh); err != nil {
-		return issuers{}, err
-	}
-	ca, err := a.dir.ensureIssuers(a.now())
+// openGenerations loads all generations and ties them to the store. The first
+// is made only while the store has seen no root.
+func (a *Authority) openGenerations(ctx context.Context, cfg Config) error {
+	records, err := a.readRecords(ctx)
 	if err != nil {
-		return issuers{}, err
+		return err
 	}
-	sum := sha256.Sum256(ca.root.cert.Raw)
-	fingerprint := hex.EncodeToString(sum[:])
-	if fresh {
-		a.log.InfoContext(ctx, "boot pki has a new state, its root is recorded", "stage", "pki")
-		return ca, recordRoot(ctx, s, fingerprint)
+	outer, err := a.openExternal(cfg)
+	if err != nil {
+		return err
 	}
-	if string(known.Value) != fingerprint {
-		return issuers{}, fmt.Errorf("%s has SHA-256 %s, but machines were enrolled under %s: restore the directory that belongs to this state", a.dir.path("root.pem"), fingerprint, known.Value)
+	if len(records) == 0 {
+		if err := a.first(ctx, outer); err != nil {
+			return err
+		}
+	} else if err := a.reopen(ctx, records); err != nil {
+		return err
 	}
-	return ca, nil
+	if err := a.takeUp(ctx); err != nil {
+		return err
+	}
+	if err := a.followExternal(ctx, outer); err != nil {
+		return err
+	}
+	return a.openSigners(ctx, outer)
 }
 
-func recordRoot(ctx context.Context, s *store.Store, fingerprint string) error {
-	_, err := s.Commit(ctx, store.Txn{
-		If:   []store.Condition{store.Unchanged(rootKey, 0)},
-		Then: []store.Op{store.Set(rootKey, []byte(fingerprint))},
-	})
-	if err != nil {
-		return fmt.Errorf("record the root: %w", err)
+// first makes generation 1.
+func (a *Authority) first(ctx context.Context, outer *external) error {
+	if outer != nil {
+		return a.addExternal(ctx, 1, outer)
 	}
+	if err := a.dir.checkIssuerFiles(true); err != nil {
+		return err
+	}
+	ca, err := a.dir.ensureIssuers(1, a.now())
+	if err != nil {
+		return err
+	}
+	r := generationRecord{Number: 1, Root: fingerprintOf(ca.root.cert), Source: SourceOwn, Created: a.now().UTC()}
+	if err := a.writeRecord(ctx, &r, false); err != nil {
+		return err
+	}
+	a.log.InfoContext(ctx, "boot pki has a new state, its root is recorded", "stage", "pki")
+	return a.reopen(ctx, []generationRecord{r})
+}
+
+// reopen loads recorded generations.
+func (a *Authority) reopen(ctx context.Context, records []generationRecord) error {
+	var all []*generation
+	for _, r := range records {
+		if r.Source == SourceOwn && !r.Dropped {
+			if err := a.dirOf(r.Number).checkIssuerFiles(false); err != nil {
+				return err
+			}
+		}
+		g, err := a.openGeneration(r)
+		if err != nil {
+			return err
+		}
+		all = append(all, g)
+		if r.revision > 0 {
+			continue
+		}
+		// A state from before there were generations.
+		r.Created = g.root.NotBefore.Add(backdate).UTC()
+		g.created = r.Created
+		if err := a.writeRecord(ctx, &r, false); err != nil {
+			return err
+		}
+	}
+	a.current.Store(newGenerations(all))
 	return nil
 }
+
+// lost names the remedy for a file that cannot be made again.
+func lost(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("machines trust this PKI and a file of it is missing, restore it from a backup: %w", err)
+	}
+	return err
+}
+
+func fingerprintOf(cert *x509.Certificate) Digest { return sha256.Sum256(cert.Raw) }
 
 // checkIssuerFiles accepts a complete set, and on a fresh store also what a
 // first start leaves when it is cut short.
@@ -95,31 +138,36 @@ func (d keyDir) checkIssuerFiles(fresh bool) error {
 	return nil
 }
 
-func (d keyDir) ensureIssuers(now time.Time) (issuers, error) {
-	root, err := d.ensureIssuer("root", func(key *rsa.PrivateKey) (*x509.Certificate, error) {
-		return newRoot(key, now)
+// ensureIssuers loads the issuers of a generation, and makes what is missing.
+func (d keyDir) ensureIssuers(number int, now time.Time) (issuers, error) {
+	root, err := d.ensureIssuer("root", func(key crypto.Signer) (*x509.Certificate, error) {
+		return newRoot(number, key, now)
 	})
 	if err != nil {
 		return issuers{}, err
 	}
-	intermediate, err := d.ensureIssuer("intermediate", func(key *rsa.PrivateKey) (*x509.Certificate, error) {
+	intermediate, err := d.ensureIssuer("intermediate", func(key crypto.Signer) (*x509.Certificate, error) {
 		return newIntermediate(root, key, now)
 	})
 	if err != nil {
 		return issuers{}, err
 	}
-	if err := root.cert.CheckSignatureFrom(root.cert); err != nil {
-		return issuers{}, fmt.Errorf("%s is not a root certificate: %w", d.path("root.pem"), err)
+	return issuers{root, intermediate}, d.checkIssuers(root.cert, intermediate.cert)
+}
+
+func (d keyDir) checkIssuers(root, intermediate *x509.Certificate) error {
+	if err := root.CheckSignatureFrom(root); err != nil {
+		return fmt.Errorf("%s is not a root certificate: %w", d.path("root.pem"), err)
 	}
-	if err := intermediate.cert.CheckSignatureFrom(root.cert); err != nil {
-		return issuers{}, fmt.Errorf("%s was not issued by root.pem, restore both from the same backup: %w", d.path("intermediate.pem"), err)
+	if err := intermediate.CheckSignatureFrom(root); err != nil {
+		return fmt.Errorf("%s was not issued by root.pem, restore both from the same backup: %w", d.path("intermediate.pem"), err)
 	}
-	return issuers{root: root, intermediate: intermediate}, nil
+	return nil
 }
 
 // ensureIssuer loads name's pair and makes the halves that are missing, the
 // key first: a key without a certificate is trusted by nobody and is taken up.
-func (d keyDir) ensureIssuer(name string, sign func(*rsa.PrivateKey) (*x509.Certificate, error)) (pair, error) {
+func (d keyDir) ensureIssuer(name string, sign func(crypto.Signer) (*x509.Certificate, error)) (pair, error) {
 	if err := d.ensureKey(name); err != nil {
 		return pair{}, err
 	}
@@ -148,7 +196,7 @@ func (d keyDir) ensureKey(name string) error {
 	if there || err != nil {
 		return err
 	}
-	key, err := newKey()
+	key, err := d.rsa()
 	if err != nil {
 		return err
 	}
@@ -156,13 +204,17 @@ func (d keyDir) ensureKey(name string) error {
 }
 
 // newRoot refuses a clock that was never set: such a root would have expired
-// before the first machine sees it.
-func newRoot(key *rsa.PrivateKey, now time.Time) (*x509.Certificate, error) {
+// before the first machine sees it. The first root may have one issuer below
+// it; a later one certifies the older roots as well, and they have theirs.
+func newRoot(number int, key crypto.Signer, now time.Time) (*x509.Certificate, error) {
 	if now.Before(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)) {
 		return nil, fmt.Errorf("the clock says %s: set it before the first start", now.Format(time.DateTime))
 	}
-	tpl := issuerTemplate("root", key, now, rootLife)
+	tpl := issuerTemplate("root", key, now, now.Add(rootLife))
 	tpl.MaxPathLen = 1
+	if number > 1 {
+		tpl.MaxPathLen = -1 // no limit
+	}
 	cert, err := x509util.CreateCertificate(tpl, tpl, key.Public(), key)
 	if err != nil {
 		return nil, fmt.Errorf("sign root: %w", err)
@@ -170,8 +222,15 @@ func newRoot(key *rsa.PrivateKey, now time.Time) (*x509.Certificate, error) {
 	return cert, nil
 }
 
-func newIntermediate(root pair, key *rsa.PrivateKey, now time.Time) (*x509.Certificate, error) {
-	tpl := issuerTemplate("intermediate", key, now, intermediateLife)
+func newIntermediate(root pair, key crypto.Signer, now time.Time) (*x509.Certificate, error) {
+	end := now.Add(intermediateLife)
+	if end.After(root.cert.NotAfter) {
+		end = root.cert.NotAfter
+	}
+	if !end.After(now) {
+		return nil, fmt.Errorf("the root expired at %s: rotate it with nestctl ca rotate --root", root.cert.NotAfter.Format(time.DateTime))
+	}
+	tpl := issuerTemplate("intermediate", key, now, end)
 	tpl.MaxPathLenZero = true
 	cert, err := x509util.CreateCertificate(tpl, root.cert, key.Public(), root.key)
 	if err != nil {
@@ -180,14 +239,37 @@ func newIntermediate(root pair, key *rsa.PrivateKey, now time.Time) (*x509.Certi
 	return cert, nil
 }
 
+// crossCertify has a root vouch for an older one: with the same name and key as
+// that one has. The older root's server certificates are then good for clients
+// that trust the new one alone. It cannot be the other way round: roots of
+// generation 1 allow only one issuer below them.
+func crossCertify(older *x509.Certificate, root pair) (*x509.Certificate, error) {
+	end := older.NotAfter
+	if end.After(root.cert.NotAfter) {
+		end = root.cert.NotAfter
+	}
+	cert, err := x509util.CreateCertificate(&x509.Certificate{
+		RawSubject: older.RawSubject, SubjectKeyId: older.SubjectKeyId,
+		NotBefore: root.cert.NotBefore, NotAfter: end,
+		KeyUsage: older.KeyUsage, BasicConstraintsValid: true, IsCA: true, MaxPathLen: -1,
+	}, root.cert, older.PublicKey, root.key)
+	if err != nil {
+		return nil, fmt.Errorf("certify the older root: %w", err)
+	}
+	return cert, nil
+}
+
 // issuerTemplate names the certificate after its key, so that the roots of two
 // appliances can be told apart on a console.
-func issuerTemplate(role string, key *rsa.PrivateKey, now time.Time, life time.Duration) *x509.Certificate {
-	sum := sha256.Sum256(x509.MarshalPKCS1PublicKey(&key.PublicKey))
+func issuerTemplate(role string, key crypto.Signer, now, end time.Time) *x509.Certificate {
+	var sum Digest
+	if public, ok := key.Public().(*rsa.PublicKey); ok { // all of ours are
+		sum = sha256.Sum256(x509.MarshalPKCS1PublicKey(public))
+	}
 	return &x509.Certificate{
 		Subject:               pkix.Name{CommonName: fmt.Sprintf("nestboot boot %s %x", role, sum[:4])},
 		NotBefore:             now.Add(-backdate),
-		NotAfter:              now.Add(life),
+		NotAfter:              end,
 		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
 		BasicConstraintsValid: true,
 		IsCA:                  true,

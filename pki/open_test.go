@@ -60,9 +60,8 @@ func TestOpenRefuses(t *testing.T) {
 			return os.Rename(in(*cfg, "server.key"), in(*cfg, "intermediate.key"))
 		}, []string{"does not belong to", "same backup"}},
 		{"intermediate of another root", func(t *testing.T, cfg *Config) error {
-			_, err := keyDir(cfg.Dir+"-2").path(""), os.Mkdir(cfg.Dir+"-2", 0o700)
-			require.NoError(t, err)
-			_, err = keyDir(cfg.Dir + "-2").ensureIssuers(start)
+			require.NoError(t, os.Mkdir(cfg.Dir+"-2", 0o700))
+			_, err := plainDir(cfg.Dir+"-2").ensureIssuers(1, start)
 			require.NoError(t, err)
 			require.NoError(t, os.Rename(cfg.Dir+"-2/intermediate.key", in(*cfg, "intermediate.key")))
 			return os.Rename(cfg.Dir+"-2/intermediate.pem", in(*cfg, "intermediate.pem"))
@@ -70,7 +69,7 @@ func TestOpenRefuses(t *testing.T) {
 		{"directory of another state", func(t *testing.T, cfg *Config) error {
 			cfg.Dir = filepath.Join(t.TempDir(), "other")
 			require.NoError(t, os.Mkdir(cfg.Dir, 0o700))
-			_, err := keyDir(cfg.Dir).ensureIssuers(start)
+			_, err := plainDir(cfg.Dir).ensureIssuers(1, start)
 			return err
 		}, []string{"machines were enrolled under", "restore the directory"}},
 		{"open directory", func(_ *testing.T, cfg *Config) error { return os.Chmod(cfg.Dir, 0o750) }, []string{"mode 0750", "chmod 0700 "}},
@@ -85,7 +84,7 @@ func TestOpenRefuses(t *testing.T) {
 		{"no store", func(_ *testing.T, cfg *Config) error { cfg.Store = nil; return nil }, []string{"a store is required"}},
 		{"no names", func(_ *testing.T, cfg *Config) error { cfg.Hosts, cfg.Addrs = nil, nil; return nil }, []string{"a host name or an address"}},
 		{"address as a name", func(_ *testing.T, cfg *Config) error { cfg.Hosts = []string{"192.0.2.1"}; return nil }, []string{`"192.0.2.1"`}},
-		{"closed store", func(_ *testing.T, cfg *Config) error { return cfg.Store.Close() }, []string{"look up the known root"}},
+		{"closed store", func(_ *testing.T, cfg *Config) error { return cfg.Store.Close() }, []string{"state is unavailable"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

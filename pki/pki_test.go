@@ -3,11 +3,13 @@ package pki
 import (
 	"bytes"
 	"context"
+	"crypto/rsa"
 	"log/slog"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -103,7 +105,9 @@ var firstStart = sync.OnceValues(func() (map[string][]byte, error) {
 	return files, nil
 })
 
-func allFiles() []string { return append(issuerFiles(), "server.key", "server.pem") }
+func allFiles() []string {
+	return append(issuerFiles(), "server.key", "server.pem", "server-ec.key", "server-ec.pem")
+}
 
 func nameConfig(cfg Config) Config {
 	cfg.Hosts = []string{"ipxe.example.net", "boot.example.net"}
@@ -128,7 +132,7 @@ func madeDir(t testing.TB, files ...string) string {
 func testConfig(t testing.TB) (Config, *clock) {
 	t.Helper()
 	c := &clock{now: start}
-	return nameConfig(Config{Dir: madeDir(t, allFiles()...), Store: openStore(t, t.TempDir()), Now: c.Now}), c
+	return nameConfig(Config{Dir: madeDir(t, allFiles()...), Store: openStore(t, t.TempDir()), Now: c.Now, NewKey: nextKey}), c
 }
 
 func openAuthority(t testing.TB, cfg Config) *Authority {
@@ -137,3 +141,26 @@ func openAuthority(t testing.TB, cfg Config) *Authority {
 	require.NoError(t, err)
 	return a
 }
+
+// someKeys are handed out in turn: making them takes its time. No test holds on
+// to as many.
+var someKeys = sync.OnceValues(func() (keys [16]*rsa.PrivateKey, err error) {
+	for n := range keys {
+		if keys[n], err = newKey(); err != nil {
+			break
+		}
+	}
+	return keys, err
+})
+
+var keysTaken atomic.Int64
+
+func nextKey() (*rsa.PrivateKey, error) {
+	keys, err := someKeys()
+	return keys[int(keysTaken.Add(1))%len(keys)], err
+}
+
+// plainDir is a directory of its own.
+func plainDir(dir string) keyDir { return keyDir{dir: dir, rsa: nextKey} }
+
+func newest(a *Authority) *generation { return a.current.Load().newest() }

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/nestboot/nestboot/store"
-	"github.com/smallstep/certificates/authority"
 	"github.com/smallstep/certificates/authority/provisioner"
 	"github.com/smallstep/certificates/db"
 )
@@ -52,33 +51,38 @@ type record struct {
 	State       string    `json:"state"` // only stateActive lets the certificate pass
 	Issued      time.Time `json:"issued"`
 	NotAfter    time.Time `json:"not_after"`
+	Generation  int       `json:"generation,omitzero"` // 0: from before there were several
 }
 
-// records is the list of machine certificates. To the embedded authority it is
-// its database, from which this program needs one function: to be told what was
-// signed.
+func (r record) generation() int { return max(r.Generation, 1) }
+
+// records is the list of machine certificates.
 type records struct {
 	store  *store.Store
 	mirror *store.Mirror
 	now    func() time.Time
+	change func() // called when certificates are refused from now on
 
 	mu        sync.RWMutex
 	condemned map[string]bool // keys of records that are to be revoked
 }
 
-var _ db.AuthDB = (*records)(nil)
-
-func openRecords(ctx context.Context, s *store.Store, now func() time.Time) (*records, error) {
+func openRecords(ctx context.Context, s *store.Store, now func() time.Time, change func()) (*records, error) {
 	mirror, err := s.Mirror(context.WithoutCancel(ctx), certPrefix)
 	if err != nil {
 		return nil, fmt.Errorf("load issued certificates: %w", err)
 	}
-	return &records{store: s, mirror: mirror, now: now, condemned: map[string]bool{}}, nil
+	return &records{store: s, mirror: mirror, now: now, change: change, condemned: map[string]bool{}}, nil
 }
 
 // find reads memory only.
 func (r *records) find(serial string) (record, bool) {
-	entry, ok := r.mirror.Get(certPrefix + serial)
+	key := certPrefix + serial
+	// Before the mirror is asked: a revocation goes from here to there.
+	r.mu.RLock()
+	condemned := r.condemned[key]
+	r.mu.RUnlock()
+	entry, ok := r.mirror.Get(key)
 	if !ok {
 		return record{}, false
 	}
@@ -86,32 +90,28 @@ func (r *records) find(serial string) (record, bool) {
 	if err := json.Unmarshal(entry.Value, &rec); err != nil {
 		return record{}, false
 	}
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	if r.condemned[entry.Key] {
+	if condemned {
 		rec.State = stateRevoked
 	}
 	return rec, true
 }
 
-// StoreCertificateChain is called by the embedded authority before a signed
-// certificate leaves it. Server certificates are not recorded: nobody asks for
-// them, and their renewal goes on when the store takes no writes.
-func (r *records) StoreCertificateChain(_ provisioner.Interface, chain ...*x509.Certificate) error {
-	leaf := chain[0]
+// enter records a certificate that was signed. Server certificates are not
+// recorded: nobody asks for them, and their renewal goes on when the store takes
+// no writes.
+func (r *records) enter(ctx context.Context, leaf *x509.Certificate, generation int) error {
 	set, ok := setOf(leaf)
 	if !ok {
 		return nil
 	}
 	value, err := json.Marshal(record{
-		Set: set, Fingerprint: sha256.Sum256(leaf.Raw), State: stateActive,
-		Issued: r.now().UTC(), NotAfter: leaf.NotAfter,
+		Set: set, Fingerprint: fingerprintOf(leaf), State: stateActive,
+		Issued: r.now().UTC(), NotAfter: leaf.NotAfter, Generation: generation,
 	})
 	if err != nil {
 		return fmt.Errorf("encode record of certificate: %w", err)
 	}
-	// The interface hands down no context.
-	ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
 	revision, err := r.store.Put(ctx, certPrefix+SerialOf(leaf), value)
 	if err != nil {
@@ -131,45 +131,48 @@ func setOf(leaf *x509.Certificate) (string, bool) {
 	return strings.CutPrefix(leaf.URIs[0].String(), setURN)
 }
 
-func newEmbedded(ca issuers, r *records) (*authority.Authority, error) {
-	a, err := authority.NewEmbedded(
-		authority.WithX509RootCerts(ca.root.cert),
-		authority.WithX509Signer(ca.intermediate.cert, ca.intermediate.key),
-		authority.WithDatabase(r),
-		authority.WithQuietInit(),
-	)
-	if err != nil {
-		return nil, fmt.Errorf("start the embedded authority: %w", err)
-	}
-	return a, nil
+// recordsOf are the records of one generation. To its embedded authority they
+// are the database, from which this program needs one function: to be told what
+// was signed.
+type recordsOf struct {
+	*records
+	generation int
+}
+
+var _ db.AuthDB = recordsOf{}
+
+// StoreCertificateChain is called by the embedded authority before a signed
+// certificate leaves it.
+func (r recordsOf) StoreCertificateChain(_ provisioner.Interface, chain ...*x509.Certificate) error {
+	return r.enter(context.Background(), chain[0], r.generation) // the interface hands down no context
 }
 
 // errNotSupported answers what the embedded authority offers beyond signing.
 var errNotSupported = errors.New("not supported by the boot pki")
 
 // IsRevoked is not supported: Verify decides.
-func (r *records) IsRevoked(string) (bool, error) { return false, errNotSupported }
+func (r recordsOf) IsRevoked(string) (bool, error) { return false, errNotSupported }
 
 // Revoke is not supported.
-func (r *records) Revoke(*db.RevokedCertificateInfo) error { return errNotSupported }
+func (r recordsOf) Revoke(*db.RevokedCertificateInfo) error { return errNotSupported }
 
 // GetCertificate is not supported: certificates are not kept.
-func (r *records) GetCertificate(string) (*x509.Certificate, error) { return nil, errNotSupported }
+func (r recordsOf) GetCertificate(string) (*x509.Certificate, error) { return nil, errNotSupported }
 
 // UseToken is not supported: there are no provisioners.
-func (r *records) UseToken(string, string) (bool, error) { return false, errNotSupported }
+func (r recordsOf) UseToken(string, string) (bool, error) { return false, errNotSupported }
 
 // IsSSHRevoked is not supported.
-func (r *records) IsSSHRevoked(string) (bool, error) { return false, errNotSupported }
+func (r recordsOf) IsSSHRevoked(string) (bool, error) { return false, errNotSupported }
 
 // RevokeSSH is not supported.
-func (r *records) RevokeSSH(*db.RevokedCertificateInfo) error { return errNotSupported }
+func (r recordsOf) RevokeSSH(*db.RevokedCertificateInfo) error { return errNotSupported }
 
 // IsSSHHost is not supported.
-func (r *records) IsSSHHost(string) (bool, error) { return false, errNotSupported }
+func (r recordsOf) IsSSHHost(string) (bool, error) { return false, errNotSupported }
 
 // GetSSHHostPrincipals is not supported.
-func (r *records) GetSSHHostPrincipals() ([]string, error) { return nil, errNotSupported }
+func (r recordsOf) GetSSHHostPrincipals() ([]string, error) { return nil, errNotSupported }
 
 // Shutdown has nothing to do: the store belongs to the caller.
-func (r *records) Shutdown() error { return nil }
+func (r recordsOf) Shutdown() error { return nil }

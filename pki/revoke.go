@@ -3,7 +3,11 @@ package pki
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"slices"
+	"strings"
+	"time"
 
 	"github.com/nestboot/nestboot/store"
 )
@@ -13,6 +17,71 @@ const stateRevoked = "revoked"
 // revokeBatch certificates are marked in one transaction: each takes a
 // condition and an operation of the store's 1024.
 const revokeBatch = 500
+
+// ErrUnknownCertificate is returned for a serial number that no certificate has.
+var ErrUnknownCertificate = errors.New("no certificate has this serial number")
+
+// The states of an issued certificate, for operators.
+const (
+	StateActive  = stateActive
+	StateRevoked = stateRevoked
+	StateExpired = "expired"
+)
+
+// Issued is a certificate that was issued to the machines of a set.
+type Issued struct {
+	Serial      string    `json:"serial"`
+	Set         string    `json:"set"`
+	State       string    `json:"state"` // of a dropped generation: StateRevoked
+	Issued      time.Time `json:"issued"`
+	NotAfter    time.Time `json:"not_after"`
+	Fingerprint Digest    `json:"fingerprint"` // SHA-256 of the DER form
+	Generation  int       `json:"generation"`
+}
+
+// Issued returns all certificates that were ever issued to machines, the oldest
+// first.
+func (a *Authority) Issued() []Issued {
+	all := []Issued{}
+	gs := a.current.Load()
+	for _, e := range a.records.mirror.List(certPrefix) {
+		serial := e.Key[len(certPrefix):]
+		rec, ok := a.records.find(serial)
+		if !ok {
+			continue
+		}
+		i := Issued{
+			Serial: serial, Set: rec.Set, State: rec.State, Issued: rec.Issued, NotAfter: rec.NotAfter,
+			Fingerprint: rec.Fingerprint, Generation: rec.generation(),
+		}
+		switch {
+		case gs.numbered(i.Generation) == nil:
+			i.State = StateRevoked
+		case i.State == stateActive && a.now().After(i.NotAfter):
+			i.State = StateExpired
+		}
+		all = append(all, i)
+	}
+	slices.SortStableFunc(all, func(a, b Issued) int { return a.Issued.Compare(b.Issued) })
+	return all
+}
+
+// Revoke makes one certificate useless, as RevokeSet does all of a set. The
+// serial number is hexadecimal, as Verify and OpenSSL have it.
+func (a *Authority) Revoke(ctx context.Context, serial string) error {
+	serial = strings.TrimLeft(strings.ToLower(strings.ReplaceAll(serial, ":", "")), "0")
+	if _, ok := a.records.find(serial); !ok {
+		return ErrUnknownCertificate
+	}
+	serials, err := a.records.revoke(ctx, func(key string, _ record) bool { return key == certPrefix+serial })
+	if err != nil {
+		return fmt.Errorf("revoke certificate %s: %w", serial, err)
+	}
+	if len(serials) > 0 {
+		a.log.InfoContext(ctx, "certificate revoked", "stage", "pki", "serial", serial)
+	}
+	return nil
+}
 
 // RevokeSet makes every certificate that was issued for the set useless and
 // returns their serial numbers. When it returns without an error, Verify
@@ -25,7 +94,7 @@ const revokeBatch = 500
 // certificates all the same, but a restart forgets that: call it again until
 // it succeeds.
 func (a *Authority) RevokeSet(ctx context.Context, set string) (serials []string, err error) {
-	if serials, err = a.records.revoke(ctx, set); err != nil {
+	if serials, err = a.records.revoke(ctx, func(_ string, rec record) bool { return rec.Set == set }); err != nil {
 		return serials, fmt.Errorf("revoke certificates of set %s: %w", set, err)
 	}
 	if len(serials) == 0 {
@@ -35,17 +104,20 @@ func (a *Authority) RevokeSet(ctx context.Context, set string) (serials []string
 	return serials, nil
 }
 
+// meant picks records by their keys and contents.
+type meant func(key string, rec record) bool
+
 // revoke condemns what the mirror has, for the store may not answer, and then
 // what the store has: a certificate that was issued a moment ago counts too.
-func (r *records) revoke(ctx context.Context, set string) (serials []string, err error) {
+func (r *records) revoke(ctx context.Context, meant meant) (serials []string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
-	r.condemn(r.mirror.List(certPrefix), set)
+	r.condemn(r.mirror.List(certPrefix), meant)
 	entries, err := r.store.List(ctx, certPrefix)
 	if err != nil {
 		return nil, err
 	}
-	r.condemn(entries, set)
+	r.condemn(entries, meant)
 	defer func() {
 		if err == nil {
 			r.written(serials)
@@ -53,7 +125,7 @@ func (r *records) revoke(ctx context.Context, set string) (serials []string, err
 	}()
 	txn := store.Txn{Urgent: true}
 	for _, e := range entries {
-		op, found := revocation(e, set)
+		op, found := revocation(e, meant)
 		if !found {
 			continue
 		}
@@ -72,15 +144,20 @@ func (r *records) revoke(ctx context.Context, set string) (serials []string, err
 	return serials, r.commit(ctx, txn)
 }
 
-// condemn makes find call the active certificates of the set revoked, before
-// that is written down.
-func (r *records) condemn(entries []store.Entry, set string) {
+// condemn makes find call active certificates revoked, before that is written
+// down.
+func (r *records) condemn(entries []store.Entry, meant meant) {
 	r.mu.Lock()
-	defer r.mu.Unlock()
+	found := false
 	for _, e := range entries {
-		if _, found := revocation(e, set); found {
+		if _, is := revocation(e, meant); is {
+			found = found || !r.condemned[e.Key]
 			r.condemned[e.Key] = true
 		}
+	}
+	r.mu.Unlock()
+	if found {
+		r.change()
 	}
 }
 
@@ -94,10 +171,10 @@ func (r *records) written(serials []string) {
 }
 
 // revocation is the operation that revokes the certificate of a record, if it
-// is an active one of the set. A damaged record lets no certificate pass.
-func revocation(e store.Entry, set string) (store.Op, bool) {
+// is an active one that is meant. A damaged record lets no certificate pass.
+func revocation(e store.Entry, meant meant) (store.Op, bool) {
 	var rec record
-	if err := json.Unmarshal(e.Value, &rec); err != nil || rec.Set != set || rec.State != stateActive {
+	if err := json.Unmarshal(e.Value, &rec); err != nil || rec.State != stateActive || !meant(e.Key, rec) {
 		return store.Op{}, false
 	}
 	rec.State = stateRevoked

@@ -135,3 +135,105 @@ func TestKeyPoolHandsEachKeyOutOnce(t *testing.T) {
 	}
 	require.Empty(t, a.keys.ready)
 }
+
+// TestT12_GrantEndsWithWhateverOpenedIt asks about credentials of all kinds, also
+// after a restart.
+func TestT12_GrantEndsWithWhateverOpenedIt(t *testing.T) {
+	s, c := openStore(t, t.TempDir()), &clock{now: start}
+	ended := map[string]bool{}
+	good := func(id Identity, at time.Time) error {
+		if ended[id.Name] || !id.NotAfter.IsZero() && at.After(id.NotAfter) {
+			return &Refusal{Code: CodeRevoked, Reason: "it was deleted", Identity: id}
+		}
+		return nil
+	}
+	g := openGrants(t, s, c)
+	g.Good = good
+	grants := map[string]Token{}
+	for name, id := range map[string]Identity{
+		"ca":  {Kind: KindCA, ID: 7, Name: "ca", Serial: "1f", Fingerprint: Digest{1}},
+		"pin": {Kind: KindPin, ID: 8, Name: "pin", Fingerprint: Digest{2}, NotAfter: start.Add(time.Minute)},
+		"url": {Kind: KindURL, ID: 9, Name: "url", Fingerprint: Digest{3}},
+	} {
+		require.NoError(t, g.OpenFor(t.Context(), name, "machine-"+name, "node", id))
+		var err error
+		grants[name], _, err = g.Mint(t.Context(), name, id.Fingerprint)
+		require.NoError(t, err)
+	}
+	redeem := func(name string) string {
+		_, err := g.Redeem(t.Context(), grants[name], testAddr(1))
+		return code(t, err)
+	}
+	for name := range grants {
+		require.Empty(t, redeem(name))
+	}
+	ended["ca"], ended["url"] = true, true
+	c.Add(2 * time.Minute)
+	for range 2 {
+		for name := range grants {
+			require.Equal(t, CodeGrantBurned, redeem(name), name)
+		}
+		g = openGrants(t, s, c)
+		g.Good = good
+	}
+	ended["ca"] = false
+	require.Empty(t, redeem("ca"), "it is asked each time")
+}
+
+// TestRotationsUnderLoad has machines come while all that can change does.
+func TestRotationsUnderLoad(t *testing.T) {
+	cfg, c := testConfig(t)
+	a := openAuthority(t, cfg)
+	cert := issue(t, a, "rack1")
+	id, err := a.Verify([]*x509.Certificate{cert}, c.Now())
+	require.NoError(t, err)
+	ctx, stop := context.WithCancel(t.Context())
+	var machines sync.WaitGroup
+	defer machines.Wait()
+	defer stop()
+	failed := make(chan error, 4)
+	for range 2 {
+		machines.Go(func() {
+			for ctx.Err() == nil {
+				_, err := a.Verify([]*x509.Certificate{cert}, c.Now())
+				err = errors.Join(err, a.Good(id, c.Now()))
+				root := a.Generations()[0].Root
+				for _, leaf := range append(a.Leafs(1), a.Leafs(0)...) {
+					err = errors.Join(err, clientTrusts(leaf, "boot.example.net", c.Now(), root))
+				}
+				if err != nil {
+					failed <- err
+					return
+				}
+			}
+		})
+	}
+	machines.Go(func() {
+		for ctx.Err() == nil {
+			if _, err := a.renewIfDue(ctx); err != nil {
+				failed <- err
+				return
+			}
+		}
+	})
+	for range 3 {
+		_, err := a.Rotate(t.Context())
+		require.NoError(t, err)
+		for range 3 { // as if their time had come
+			a.renewing.Lock()
+			leafs, err := a.renewLeafs(t.Context(), newest(a), nil)
+			newest(a).leafs.Store(&leafs)
+			a.renewing.Unlock()
+			require.NoError(t, err)
+		}
+	}
+	_, err = a.RotateRoot(t.Context())
+	require.NoError(t, err)
+	_, err = a.RotateRoot(t.Context())
+	require.NoError(t, err)
+	require.NoError(t, a.Drop(t.Context(), 2))
+	stop()
+	machines.Wait()
+	require.Empty(t, failed)
+	require.NoError(t, verifies(a, cert))
+}

@@ -46,13 +46,13 @@ func TestServerCertificateAtOpen(t *testing.T) {
 		{"renewal cut short between key and certificate", func(t *testing.T, cfg *Config, _ *clock) {
 			key, err := newKey()
 			require.NoError(t, err)
-			require.NoError(t, keyDir(cfg.Dir).writeKey("server", key))
+			require.NoError(t, keyDir{dir: cfg.Dir}.writeKey("server", key))
 		}, false},
 		{"issued by another intermediate", func(t *testing.T, cfg *Config, _ *clock) {
-			ca, err := keyDir(cfg.Dir).readPair("intermediate")
+			ca, err := keyDir{dir: cfg.Dir}.readPair("intermediate")
 			require.NoError(t, err)
-			require.NoError(t, keyDir(cfg.Dir).writeKey("server", ca.key))
-			require.NoError(t, keyDir(cfg.Dir).writeCerts("server", ca.cert))
+			require.NoError(t, keyDir{dir: cfg.Dir}.writeKey("server", ca.key))
+			require.NoError(t, keyDir{dir: cfg.Dir}.writeCerts("server", ca.cert))
 		}, false},
 	}
 	for _, tt := range tests {
@@ -63,7 +63,7 @@ func TestServerCertificateAtOpen(t *testing.T) {
 			after := openAuthority(t, cfg).ServerCertificate()
 			require.Equal(t, tt.kept, before.Leaf.Equal(after.Leaf))
 			require.True(t, c.Now().Before(after.Leaf.NotAfter))
-			stored, err := keyDir(cfg.Dir).readPair("server")
+			stored, err := keyDir{dir: cfg.Dir}.readPair("server")
 			require.NoError(t, err)
 			require.True(t, stored.cert.Equal(after.Leaf))
 		})

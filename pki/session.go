@@ -34,7 +34,8 @@ type Session struct {
 	Boot       string     `json:"boot"`
 	Machine    string     `json:"machine"`
 	Name       string     `json:"name"`       // host name that the machine was told
-	Credential Digest     `json:"credential"` // fingerprint of the client certificate
+	Credential Digest     `json:"credential"` // fingerprint of what the machine showed
+	By         caller     `json:"by,omitzero"`
 	State      State      `json:"state"`
 	Opened     time.Time  `json:"opened"`
 	MintedAt   time.Time  `json:"minted_at,omitzero"`
@@ -46,6 +47,25 @@ type Session struct {
 	Fetches    int        `json:"fetches,omitzero"` // successful ones
 	Grant      Digest     `json:"grant,omitzero"`
 	DoneHashes []Digest   `json:"done_hashes,omitempty"` // the last maxFetches
+}
+
+// caller is what has to be known to ask again about the credential that a boot
+// was opened with. It is empty in sessions from before there were several kinds.
+type caller struct {
+	Kind     Kind      `json:"kind"`
+	ID       int64     `json:"id,omitzero"`
+	Name     string    `json:"name"`
+	Set      string    `json:"set,omitzero"`
+	Serial   string    `json:"serial,omitzero"`
+	NotAfter time.Time `json:"not_after,omitzero"`
+}
+
+// identity is as much of who opened the boot as is known.
+func (s *Session) identity() Identity {
+	return Identity{
+		Kind: s.By.Kind, ID: s.By.ID, Name: s.By.Name, Set: s.By.Set, Serial: s.By.Serial, NotAfter: s.By.NotAfter,
+		Fingerprint: s.Credential,
+	}
 }
 
 // mint replaces the grant: an initrd that is downloaded again brings a new one.

@@ -54,7 +54,7 @@ func TestT13_Verify(t *testing.T) {
 	a := openAuthority(t, cfg)
 	ours, err := a.dir.readPair("intermediate")
 	require.NoError(t, err)
-	foreign, err := keyDir(t.TempDir()).ensureIssuers(start)
+	foreign, err := plainDir(t.TempDir()).ensureIssuers(1, start)
 	require.NoError(t, err)
 
 	issued, err := a.IssueMachine(t.Context(), "rack-1", start.Add(time.Hour))
@@ -81,7 +81,7 @@ func TestT13_Verify(t *testing.T) {
 	_, err = a.records.store.Put(t.Context(), certPrefix+SerialOf(damaged), []byte("{"))
 	require.NoError(t, err)
 
-	named := *a.intermediate
+	named := *newest(a).intermediate
 	named.PublicKey = foreign.intermediate.key.Public()
 	impostor := pair{cert: &named, key: foreign.intermediate.key}
 
@@ -104,8 +104,8 @@ func TestT13_Verify(t *testing.T) {
 		{"foreign root", foreign.root.cert, start, CodeUnknownCA, ""},
 		{"issued by a machine", forge(t, pair{cert: good, key: issued.Key}, plain), start, CodeUnknownCA, ""},
 		{"our server", a.ServerCertificate().Leaf, start, CodeWrongUsage, ""},
-		{"our intermediate", a.intermediate, start, CodeWrongUsage, ""},
-		{"our root", a.root, start, CodeWrongUsage, ""},
+		{"our intermediate", newest(a).intermediate, start, CodeWrongUsage, ""},
+		{"our root", newest(a).root, start, CodeWrongUsage, ""},
 		{"client and server usage", both, start, CodeWrongUsage, "rack-1"},
 		{"no usage at all", anyUse, start, CodeWrongUsage, "rack-1"},
 		{"not recorded", forge(t, ours, plain), start, CodeUnknownSet, "rack-1"},
@@ -121,7 +121,7 @@ func TestT13_Verify(t *testing.T) {
 				Fingerprint: sha256.Sum256(tt.leaf.Raw), Serial: tt.leaf.SerialNumber.Text(16), NotAfter: tt.leaf.NotAfter,
 			}
 			if tt.set != "" {
-				want.Kind = KindSet
+				want.Kind, want.Generation = KindSet, 1
 			}
 			// The client may send what it likes behind its leaf.
 			id, err := a.Verify([]*x509.Certificate{tt.leaf, foreign.intermediate.cert, foreign.root.cert}, tt.at)
@@ -163,7 +163,7 @@ func TestIssueMachine(t *testing.T) {
 
 	m, err := a.IssueMachine(t.Context(), "01234567890123456789012345678-az", start.Add(100*365*24*time.Hour))
 	require.NoError(t, err)
-	require.Equal(t, a.intermediate.NotAfter, m.Certificate.NotAfter, "none outlives the intermediate")
+	require.Equal(t, newest(a).intermediate.NotAfter, m.Certificate.NotAfter, "none outlives the intermediate")
 
 	c.Add(11 * 365 * 24 * time.Hour)
 	_, err = a.IssueMachine(t.Context(), "rack-1", time.Time{})

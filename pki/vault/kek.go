@@ -79,6 +79,16 @@ func (k KEK) Validate() error {
 	return errors.Join(faults...)
 }
 
+// Check returns the faults of Validate, and those of the key that is there. It
+// doesn't tell whether it is the right one.
+func (k KEK) Check() error {
+	if err := k.Validate(); err != nil || k.zero() {
+		return err
+	}
+	_, err := k.read()
+	return err
+}
+
 // secret is what the key-encryption key's file holds: identities of age, or a
 // passphrase.
 type secret struct {

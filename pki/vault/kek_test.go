@@ -40,11 +40,19 @@ func TestKEKFaults(t *testing.T) {
 				require.Contains(t, got, w)
 			}
 			require.NotContains(t, got, "hunter2")
+			require.EqualError(t, c.kek.Check(), strings.TrimPrefix(got, "private files: "))
 			require.NoFileExists(t, filepath.Join(dir, keyFile))
 		})
 	}
 	require.NoError(t, os.Unsetenv(credentialsEnv))
 	require.Contains(t, refused(t, stateDir(t), KEK{Credential: "kek"}), "LoadCredentialEncrypted=kek")
+}
+
+func TestGoodKeysPassTheCheck(t *testing.T) {
+	for name, kek := range keks(t) {
+		require.NoError(t, kek.Check(), name)
+	}
+	require.NoError(t, KEK{}.Check())
 }
 
 func TestTrailingNewlinesDoNotCount(t *testing.T) {

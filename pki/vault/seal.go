@@ -13,11 +13,19 @@ import (
 
 // Clear lists the private files below the directories that are not encrypted:
 // those named *.key or *.secret, and all that hold a private key in PEM form. A
-// directory that doesn't exist holds none.
+// directory that doesn't exist holds none. A file may be named too, and stands
+// for what interrupted writes of it have left as well.
 func (v *Vault) Clear(dirs ...string) ([]string, error) {
-	var found []string
-	for _, dir := range dirs {
-		err := walk(dir, func(path string) error {
+	var found, paths []string
+	for _, path := range dirs {
+		left, err := filepath.Glob(filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+"[0-9]*"))
+		if err != nil {
+			return nil, fmt.Errorf("look for private files: %w", err)
+		}
+		paths = append(append(paths, path), left...)
+	}
+	for _, path := range paths {
+		err := walk(path, func(path string) error {
 			data, err := head(path, maxFile)
 			if err == nil && privateContent(path, data) && !encryptedForm(data) {
 				found = append(found, path)

@@ -23,6 +23,7 @@ var former = map[string]bool{
 	"links.secret":                 true,
 	"sets/.client.pem123456789":    true, // of a write that was interrupted
 	"pki/.root.key42":              true,
+	"x/.links.secret7":             true,
 	"pki/notes.txt":                false,
 	"bases/ipxe_1.21/snponly.efi1": false,
 }
@@ -91,14 +92,14 @@ func TestT30_SealEncryptsWhatIsInClear(t *testing.T) {
 	got, err := v.Read(filepath.Join(dir, "pki/root.key"))
 	require.NoError(t, err, "a file from before is read")
 	require.Equal(t, contentOf("pki/root.key"), string(got))
-	require.Len(t, canaries(t, dir), 7)
+	require.Len(t, canaries(t, dir), 8)
 
 	inClear, err := v.Clear(dir)
 	require.NoError(t, err)
-	require.Len(t, inClear, 7)
-	n, err := v.Seal(filepath.Join(dir, "pki"), filepath.Join(dir, "sets"), filepath.Join(dir, "none"))
+	require.Len(t, inClear, 8)
+	n, err := v.Seal(filepath.Join(dir, "pki"), filepath.Join(dir, "sets"), filepath.Join(dir, "none"), filepath.Join(dir, "x", "links.secret"))
 	require.NoError(t, err)
-	require.Equal(t, 6, n)
+	require.Equal(t, 7, n)
 	n, err = v.Seal(dir)
 	require.NoError(t, err)
 	require.Equal(t, 1, n)
@@ -143,13 +144,13 @@ func TestT30_SealOutlivesKills(t *testing.T) {
 			}
 		}
 		if err == nil {
-			require.Equal(t, 7, killed)
+			require.Equal(t, 8, killed)
 			break
 		}
 		require.Equal(t, 7, cmd.ProcessState.ExitCode())
 		left, err := v.Clear(dir)
 		require.NoError(t, err)
-		require.Len(t, left, 6-killed)
+		require.Len(t, left, 7-killed)
 	}
 	requireSealed(t, dir, v)
 }

@@ -1,0 +1,177 @@
+package pki
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/nestboot/nestboot/pki/vault"
+	"github.com/nestboot/nestboot/store"
+)
+
+// RotateRoot begins a new generation: another root, intermediate, host name and
+// server certificates. From then on certificates are issued by it; the older
+// generations go on until they are dropped.
+func (a *Authority) RotateRoot(ctx context.Context) (Generation, error) {
+	a.renewing.Lock()
+	defer a.renewing.Unlock()
+	a.changing.Lock()
+	defer a.changing.Unlock()
+	g, err := a.rotateRoot(ctx)
+	if err != nil {
+		return Generation{}, fmt.Errorf("rotate the root: %w", err)
+	}
+	a.log.InfoContext(ctx, "root was rotated: a new generation begins", "stage", "pki", "generation", g.number, "host", g.host, "root", fingerprintOf(g.root))
+	return g.public(true), nil
+}
+
+func (a *Authority) rotateRoot(ctx context.Context) (*generation, error) {
+	gs := a.current.Load()
+	switch newest := gs.newest(); {
+	case newest.source != SourceOwn:
+		return nil, notOurs(newest)
+	case a.ipxe == "":
+		return nil, errors.New("there is no host name for iPXE from which that of the next generation could be made")
+	case len(gs.living()) >= maxLiving:
+		return nil, fmt.Errorf("%d generations live: drop the oldest first with nestctl ca drop %d", maxLiving, gs.living()[0].number)
+	}
+	number := gs.newest().number + 1
+	g, err := a.prepareOwn(ctx, number)
+	if err == nil {
+		err = a.recordOwn(ctx, g)
+	}
+	switch {
+	case errors.Is(err, store.ErrUnavailable), errors.Is(err, context.DeadlineExceeded):
+		return nil, fmt.Errorf("whether it was recorded is not known, the next start finds out: %w", err)
+	case err != nil: // nobody has seen it
+		return nil, errors.Join(err, a.dirOf(number).removeAll())
+	}
+	a.step("recorded")
+	a.publish(g)
+	return g, nil
+}
+
+// prepareOwn makes a generation that can be served as soon as it is recorded.
+func (a *Authority) prepareOwn(ctx context.Context, number int) (*generation, error) {
+	g, err := a.addOwn(ctx, number)
+	if err != nil {
+		return nil, err
+	}
+	if err := a.openOwnSigner(g); err != nil {
+		return nil, err
+	}
+	g.leafs.Store(&[]*tls.Certificate{})
+	return g, a.openServer(ctx, g)
+}
+
+// addOwn makes the certificates of a generation, or what is missing of them.
+func (a *Authority) addOwn(ctx context.Context, number int) (*generation, error) {
+	dir := a.dirOf(number)
+	if err := vault.Dir(dir.dir); err != nil {
+		return nil, fmt.Errorf("directory for keys: %w", err)
+	}
+	ca, err := dir.ensureIssuers(number, a.now())
+	if err != nil {
+		return nil, err
+	}
+	a.step("issuers")
+	for _, older := range a.current.Load().living() {
+		cert, err := crossCertify(older.root, ca.root)
+		if err != nil {
+			return nil, err
+		}
+		if err := dir.writeCerts(fmt.Sprint(crossPrefix, older.number), cert); err != nil {
+			return nil, err
+		}
+	}
+	a.step("cross")
+	a.log.DebugContext(ctx, "issuers of a generation made", "stage", "pki", "generation", number)
+	return a.openGeneration(generationRecord{
+		Number: number, Root: fingerprintOf(ca.root.cert), Source: SourceOwn, Created: a.now().UTC(),
+	})
+}
+
+// recordOwn makes what addOwn has made a generation.
+func (a *Authority) recordOwn(ctx context.Context, g *generation) error {
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	return a.writeRecord(ctx, &generationRecord{Number: g.number, Root: fingerprintOf(g.root), Source: g.source, Created: g.created}, false)
+}
+
+// takeUp completes the next generation, if its certificates are all there and
+// only the record is missing; what is less than that is removed: nobody has ever
+// seen it.
+func (a *Authority) takeUp(ctx context.Context) error {
+	number := a.current.Load().newest().number + 1
+	dir := a.dirOf(number)
+	there, err := a.dir.has("gen-" + fmt.Sprint(number))
+	if err != nil || !there {
+		return err
+	}
+	if dir.checkIssuerFiles(false) != nil {
+		a.log.WarnContext(ctx, "a generation was left half made; it is removed", "stage", "pki", "generation", number)
+		return dir.removeAll()
+	}
+	g, err := a.addOwn(ctx, number)
+	if err != nil {
+		return err
+	}
+	if err := a.recordOwn(ctx, g); err != nil {
+		return err
+	}
+	a.log.WarnContext(ctx, "a generation was made but not recorded; now it is", "stage", "pki", "generation", number, "root", fingerprintOf(g.root))
+	a.publish(g)
+	return nil
+}
+
+// Drop ends a generation: its certificates are refused, on open connections too,
+// and its keys are removed. That holds also when Drop fails because it cannot be
+// written down; then a restart forgets it. The newest generation stays.
+func (a *Authority) Drop(ctx context.Context, number int) error {
+	a.renewing.Lock()
+	defer a.renewing.Unlock()
+	a.changing.Lock()
+	defer a.changing.Unlock()
+	gs := a.current.Load()
+	i := slices.IndexFunc(gs.all, func(g *generation) bool { return g.number == number })
+	switch {
+	case i < 0:
+		return ErrUnknownGeneration
+	case gs.all[i] == gs.newest():
+		return fmt.Errorf("drop generation %d: it is the newest: run nestctl ca rotate --root first", number)
+	}
+	next := *gs.all[i]
+	next.dropped, next.signer = true, nil
+	if !gs.all[i].dropped {
+		a.publish(&next)
+	}
+	if err := a.drop(ctx, &next); err != nil {
+		return fmt.Errorf("drop generation %d: %w", number, err)
+	}
+	a.log.InfoContext(ctx, "generation was dropped", "stage", "pki", "generation", number, "root", fingerprintOf(next.root))
+	return nil
+}
+
+func (a *Authority) drop(ctx context.Context, g *generation) error {
+	err := a.editRecord(ctx, g.number, true, func(r *generationRecord) error {
+		r.Dropped = true
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	a.step("dropped")
+	return g.dir.removeKeys()
+}
+
+// removeKeys leaves of a generation what tells its certificates from others'.
+func (d keyDir) removeKeys() error {
+	there, err := d.has("")
+	if err != nil || !there {
+		return err
+	}
+	return d.remove("root.key", "intermediate.key", nextFile+".key", nextFile+".pem",
+		serverFile+".key", serverFile+".pem", serverECFile+".key", serverECFile+".pem")
+}
