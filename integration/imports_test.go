@@ -34,6 +34,7 @@ var importTable = map[string][]string{
 	"ipxebuild/identity": {},
 	"pki/vault":          {}, // private files of pki, artifact and pki/links, whose checks each had before
 	"pki":                {"pki/vault", "store"},
+	"pki/serving":        {"pki"},
 	"pki/trusted":        {"pki", "store"},
 	"inventory":          {"boot", "store"},
 	"artifact":           {"boot", "ipxebuild", "pki", "pki/vault", "store"}, // a set names architectures and machines
