@@ -36,6 +36,7 @@ var importTable = map[string][]string{
 	"pki":                {"pki/vault", "store"},
 	"pki/serving":        {"pki"},
 	"pki/trusted":        {"pki", "store"},
+	"pki/links":          {"boot", "pki", "pki/vault", "store"}, // boot says what a UUID is
 	"inventory":          {"boot", "store"},
 	"artifact":           {"boot", "ipxebuild", "pki", "pki/vault", "store"}, // a set names architectures and machines
 	"httpboot":           {"boot", "ignition", "pki"},
