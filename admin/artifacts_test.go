@@ -213,9 +213,9 @@ func TestArtifactFiles(t *testing.T) {
 	a, srv := start(t, someBases(t))
 	status, _ := ask(t, srv, http.MethodPost, setsPath, `{"name":"rack1","exposure":[]}`)
 	require.Equal(t, 201, status)
-	a.Artifacts.Used("rack1", uuid, time.Date(2026, 11, 21, 3, 0, 0, 0, time.UTC))
+	a.Artifacts.Used("rack1", uuid, 1, time.Date(2026, 11, 21, 3, 0, 0, 0, time.UTC))
 	_, got := ask(t, srv, http.MethodGet, setsPath+"/1")
-	require.Contains(t, got, `"last_used":"2026-11-21T03:00:00Z","used_by":[{"machine":"`+uuid+`","at":"2026-11-21T03:00:00Z"}]`)
+	require.Contains(t, got, `"last_used":"2026-11-21T03:00:00Z","used_by":[{"machine":"`+uuid+`","at":"2026-11-21T03:00:00Z","generation":1}]`)
 	require.Contains(t, got, `"download_url_efi_amd64":null`, "nothing leaves over HTTPS")
 	for _, name := range []string{"rack1.efi", "rack1/manifest.json"} {
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, srv.URL+setsPath+"/1/files/"+name, http.NoBody)

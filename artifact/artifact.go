@@ -20,17 +20,19 @@ import (
 
 	"github.com/nestboot/nestboot/ipxebuild"
 	"github.com/nestboot/nestboot/pki"
+	"github.com/nestboot/nestboot/pki/vault"
 	"github.com/nestboot/nestboot/store"
 )
 
-// Config says where sets live and what they are made of. All fields but
-// Stock are required.
+// Config says where sets live and what they are made of. Dir, URL, Store,
+// Authority, Log and Now are required.
 type Config struct {
 	Dir       string // certificates and keys; made with mode 0700
-	URL       string // https://host[:port] of the name that requests client certificates
+	URL       string // https://host[:port] of the name that requests client certificates, for generation 1
 	Store     *store.Store
 	Authority *pki.Authority
 	Stock     *ipxebuild.Stock // of OpenBases; nil: there are no bases
+	Vault     *vault.Vault     // writes certificates, keys and the secret; nil: in clear
 	Log       *slog.Logger
 	Now       func() time.Time
 }
@@ -74,10 +76,10 @@ func Open(ctx context.Context, cfg Config) (*Sets, error) {
 
 func (s *Sets) open(ctx context.Context) (err error) {
 	s.stock.Store(s.cfg.Stock)
-	if err := privateDir(s.cfg.Dir); err != nil {
+	if err := vault.Dir(s.cfg.Dir); err != nil {
 		return err
 	}
-	if s.secret, err = openSecret(s.cfg.Dir); err != nil {
+	if s.secret, err = openSecret(s.cfg.Vault, s.cfg.Dir); err != nil {
 		return err
 	}
 	all, err := s.records(ctx)
@@ -89,6 +91,7 @@ func (s *Sets) open(ctx context.Context) (err error) {
 		s.enter(m, r)
 		if r.State == ready {
 			m.current.Store(s.load(ctx, r))
+			s.noteMove(ctx, m, r)
 			continue
 		}
 		s.cfg.Log.WarnContext(ctx, "a set was left half made or half deleted; it is removed", "set", r.Spec.Name, "state", r.State)

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/nestboot/nestboot/ipxebuild"
+	"github.com/nestboot/nestboot/pki/vault"
 )
 
 // ReadBases reads .deb files and folders of binaries, and returns the faults of
@@ -51,7 +52,7 @@ func DefaultBases(ctx context.Context, root string, log *slog.Logger) []ipxebuil
 // Every file is compared with the digest that was written down at its import.
 // Without any iPXE it returns nil and logs what to do.
 func OpenBases(ctx context.Context, bundles []ipxebuild.Bundle, dir string, log *slog.Logger) (*ipxebuild.Stock, error) {
-	if err := privateDir(dir); err != nil {
+	if err := vault.Dir(dir); err != nil {
 		return nil, fmt.Errorf("boot files: %w", err)
 	}
 	if err := sweepImports(dir); err != nil {

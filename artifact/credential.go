@@ -2,6 +2,8 @@ package artifact
 
 import (
 	"context"
+	"crypto"
+	"crypto/ecdsa"
 	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
@@ -9,11 +11,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"time"
 
-	"github.com/google/renameio/v2"
+	"github.com/nestboot/nestboot/ipxebuild"
+	"github.com/nestboot/nestboot/pki/vault"
 )
 
 // credentialFile holds certificate and key in one file, so that they change
@@ -22,8 +24,21 @@ const credentialFile = "client.pem"
 
 // credential is a set's certificate and its key as DER.
 type credential struct {
-	cert *x509.Certificate
-	key  []byte
+	cert       *x509.Certificate
+	key        []byte
+	generation int // that issued the certificate
+}
+
+// keyDER encodes a key as iPXE reads it, and names that form.
+func keyDER(key crypto.PrivateKey) (kind string, der []byte, err error) {
+	switch key := key.(type) {
+	case *rsa.PrivateKey:
+		return "RSA PRIVATE KEY", x509.MarshalPKCS1PrivateKey(key), nil
+	case *ecdsa.PrivateKey:
+		der, err = x509.MarshalECPrivateKey(key)
+		return "EC PRIVATE KEY", der, err
+	}
+	return "", nil, fmt.Errorf("the key is a %T, neither RSA nor EC", key)
 }
 
 func (s *Sets) dirOf(r record) string { return filepath.Join(s.cfg.Dir, r.dir()) }
@@ -32,7 +47,7 @@ func (s *Sets) dirOf(r record) string { return filepath.Join(s.cfg.Dir, r.dir())
 // the former one.
 func (s *Sets) issue(ctx context.Context, r record) (credential, error) {
 	dir := s.dirOf(r)
-	if err := privateDir(dir); err != nil {
+	if err := vault.Dir(dir); err != nil {
 		return credential{}, err
 	}
 	var until time.Time
@@ -47,13 +62,17 @@ func (s *Sets) issue(ctx context.Context, r record) (credential, error) {
 	if _, err := s.cfg.Authority.Verify([]*x509.Certificate{issued.Certificate}, s.cfg.Now()); err != nil {
 		return credential{}, fmt.Errorf("the new certificate would not be good, the former one stays: %w", err)
 	}
-	c := credential{cert: issued.Certificate, key: x509.MarshalPKCS1PrivateKey(issued.Key)}
+	kind, der, err := keyDER(issued.Signer)
+	if err != nil {
+		return credential{}, err
+	}
+	c := credential{cert: issued.Certificate, key: der, generation: issued.Generation}
 	out := append(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.cert.Raw}),
-		pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: c.key})...)
-	if err := renameio.WriteFile(filepath.Join(dir, credentialFile), out, 0o600, renameio.WithTempDir(dir)); err != nil {
+		pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: c.key})...)
+	if err := s.cfg.Vault.Write(filepath.Join(dir, credentialFile), out); err != nil {
 		return credential{}, fmt.Errorf("write certificate: %w", err)
 	}
-	if err := errors.Join(syncDir(dir), syncDir(s.cfg.Dir)); err != nil {
+	if err := syncDir(s.cfg.Dir); err != nil {
 		return credential{}, err
 	}
 	return c, nil
@@ -62,7 +81,7 @@ func (s *Sets) issue(ctx context.Context, r record) (credential, error) {
 // stored reads what issue wrote, and says why it is not good at the given time.
 // The certificate is returned whenever it can be read.
 func (s *Sets) stored(r record, at time.Time) (credential, error) {
-	data, err := os.ReadFile(filepath.Join(s.dirOf(r), credentialFile))
+	data, err := s.cfg.Vault.Read(filepath.Join(s.dirOf(r), credentialFile))
 	if err != nil {
 		return credential{}, fmt.Errorf("read certificate: %w", err)
 	}
@@ -70,11 +89,11 @@ func (s *Sets) stored(r record, at time.Time) (credential, error) {
 	if err != nil {
 		return credential{}, fmt.Errorf("stored certificate is damaged: %w", err)
 	}
-	key, ok := pair.PrivateKey.(*rsa.PrivateKey)
-	if !ok {
-		return credential{}, errors.New("stored certificate has no RSA key")
+	_, der, err := keyDER(pair.PrivateKey)
+	if err != nil {
+		return credential{}, fmt.Errorf("stored certificate cannot be used: %w", err)
 	}
-	c := credential{cert: pair.Leaf, key: x509.MarshalPKCS1PrivateKey(key)}
+	c := credential{cert: pair.Leaf, key: der, generation: s.cfg.Authority.GenerationOf(pair.Leaf)}
 	if _, err := s.cfg.Authority.Verify([]*x509.Certificate{pair.Leaf}, at); err != nil {
 		return c, fmt.Errorf("stored certificate is not good for long: %w", err)
 	}
@@ -85,17 +104,35 @@ func (s *Sets) stored(r record, at time.Time) (credential, error) {
 // the set can be assembled at all. A set with an end keeps its certificate to
 // the end.
 func (s *Sets) credential(ctx context.Context, r record) (credential, error) {
-	if err := private(s.dirOf(r)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	err := vault.Private(s.dirOf(r), 0o700)
+	if err == nil {
+		err = vault.Private(filepath.Join(s.dirOf(r), credentialFile), 0o600)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return credential{}, err // whoever opened it up must look at it first
 	}
 	c, err := s.stored(r, s.goodAt(r))
 	if err == nil || s.expired(r) {
 		return c, nil
 	}
-	if _, err := s.build(r, credential{}); err != nil {
+	s.cfg.Log.InfoContext(ctx, "set gets a new certificate", "set", r.Spec.Name, "err", err)
+	issued, err := s.reissue(ctx, r)
+	if err != nil {
 		return c, err
 	}
-	s.cfg.Log.InfoContext(ctx, "set gets a new certificate", "set", r.Spec.Name, "err", err)
+	return issued, nil
+}
+
+// reissue makes a certificate of the newest generation, if the set can be
+// assembled with that at all.
+func (s *Sets) reissue(ctx context.Context, r record) (credential, error) {
+	key := s.cfg.Authority.MachineKey()
+	if _, err := s.build(r.in(s.newest(), key), credential{}); err != nil {
+		return credential{}, err
+	}
+	if err := s.stock.Load().CheckKeyType(ipxebuild.KeyType(key), r.Spec.Base); err != nil {
+		return credential{}, fmt.Errorf("its authority has certificates with keys of type %s: %w", key, err)
+	}
 	return s.issue(ctx, r)
 }
 

@@ -302,7 +302,7 @@ func TestDamagedRecordsStopNobody(t *testing.T) {
 	s := w.open()
 	one, two := w.create(s, Spec{Name: "rack1", Exposure: []Protocol{TFTP}}), w.create(s, Spec{Name: "rack2", Exposure: []Protocol{TFTP}})
 	cert, _ := w.credentialOf(one)
-	s.Used("rack2", uuidA, w.now())
+	s.Used("rack2", uuidA, 1, w.now())
 	run(t, s)
 	for key, value := range map[string]string{
 		recordKey(one.ID): "{", useKey(two.ID): "{", recordPrefix + "x": "{", recordPrefix + "77": "{}",

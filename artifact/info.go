@@ -36,6 +36,7 @@ type Info struct {
 	Spec        Spec
 	Status      Status
 	Created     time.Time
+	Generation  int          // of the authority, whose root its files carry
 	Certificate *Certificate // nil for a keyless set
 	Files       []ipxebuild.FileInfo
 	Missing     []string   // what the set could have but for a base, each with the reason
@@ -83,7 +84,7 @@ func (s *Sets) Bases() (bundles []ipxebuild.Bundle, versions []string) {
 
 func (s *Sets) info(m *member) Info {
 	v := m.current.Load()
-	i := Info{ID: m.id, Spec: v.rec.Spec, Status: s.status(v), Created: v.rec.Created, Uses: m.uses.all(), Token: v.token}
+	i := Info{ID: m.id, Spec: v.rec.Spec, Status: s.status(v), Created: v.rec.Created, Generation: v.rec.generation(), Uses: m.uses.all(), Token: v.token}
 	if v.cert != nil {
 		i.Certificate = &Certificate{Serial: pki.SerialOf(v.cert), Subject: v.cert.Subject.CommonName, NotAfter: v.cert.NotAfter}
 	}

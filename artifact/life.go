@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/nestboot/nestboot/ipxebuild"
 	"github.com/nestboot/nestboot/store"
 )
 
@@ -20,11 +21,20 @@ const changeTimeout = 30 * time.Second
 func (s *Sets) Create(ctx context.Context, spec Spec) (Info, error) {
 	stock := s.stock.Load()
 	versions := versionsOf(stock)
-	spec = spec.complete(versions)
-	if err := spec.check(versions, s.cfg.Now(), s.cfg.Authority.End()); err != nil {
+	key := s.cfg.Authority.MachineKey()
+	spec = spec.complete(versions, key)
+	if err := spec.check(versions, key, s.cfg.Now(), s.cfg.Authority.End()); err != nil {
 		return Info{}, err
 	}
-	if _, err := stock.Set(s.config(spec, credential{})); err != nil { // what only ipxebuild knows
+	cfg, err := s.config(spec, s.newest(), credential{})
+	if err != nil {
+		return Info{}, err
+	}
+	_, err = stock.Set(cfg) // what only ipxebuild knows
+	if err == nil && !spec.Keyless {
+		err = stock.CheckKeyType(ipxebuild.KeyType(key), spec.Base)
+	}
+	if err != nil {
 		return Info{}, &Invalid{[]Fault{{"base", CodeInvalid, oneLine(err)}}}
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), changeTimeout)
@@ -63,6 +73,9 @@ func (s *Sets) make(ctx context.Context, r record) (*version, error) {
 	}
 	s.step("written")
 	r.State = ready
+	if r, err = s.carry(ctx, r, c); err != nil {
+		return nil, err
+	}
 	v, err := s.build(r, c)
 	if err != nil {
 		return nil, err

@@ -39,6 +39,9 @@ type record struct {
 	Spec    Spec      `json:"spec"`
 	State   state     `json:"state"`
 	Created time.Time `json:"created_at"`
+	// Generation is the one whose root the set's files carry; 0: from before
+	// there were several.
+	Generation int `json:"generation,omitzero"`
 
 	// revision is what claim wrote.
 	revision int64
@@ -48,6 +51,8 @@ type record struct {
 
 func recordKey(id int64) string { return recordPrefix + strconv.FormatInt(id, 10) }
 func useKey(id int64) string    { return usePrefix + strconv.FormatInt(id, 10) }
+
+func (r record) generation() int { return max(r.Generation, 1) }
 
 // dir is the folder of the set's certificate and key.
 func (r record) dir() string { return fmt.Sprintf("%s-%d", r.Spec.Name, r.ID) }

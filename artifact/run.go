@@ -122,7 +122,12 @@ func (s *Sets) save(ctx context.Context, m *member) {
 // just now, as after a start with a wrong clock, or it ends soon and another
 // one would end later.
 func (s *Sets) due(v *version) bool {
-	if v.cert == nil || s.expired(v.rec) {
+	switch {
+	case s.expired(v.rec):
+		return false
+	case s.cfg.Authority.Trust(v.rec.generation()) == nil:
+		return true // its generation was dropped
+	case v.cert == nil:
 		return false
 	}
 	now := s.cfg.Now()
@@ -142,18 +147,32 @@ func (s *Sets) renew(ctx context.Context, m *member) bool {
 	if v.rec.State != ready || !s.due(v) {
 		return true
 	}
-	c, err := s.credential(ctx, v.rec)
-	if err == nil {
-		var next *version
-		if next, err = s.build(v.rec, c); err == nil {
-			s.replace(m, next)
-			s.cfg.Log.InfoContext(ctx, "set got a new certificate: media that were written before are good until the former one ends",
-				"set", v.rec.Spec.Name, "former_until", v.cert.NotAfter)
-			return true
+	next, err := s.renewed(ctx, v)
+	if err != nil {
+		s.cfg.Log.ErrorContext(ctx, "set was not renewed; trying again", "set", v.rec.Spec.Name, "err", err)
+		return false
+	}
+	s.replace(m, next)
+	s.noteMove(ctx, m, v.rec)
+	s.cfg.Log.InfoContext(ctx, "set got a new certificate: media that were written before are good until the former one ends",
+		"set", v.rec.Spec.Name, "generation", next.rec.generation())
+	return true
+}
+
+// renewed is the version of a set with a certificate that is good for long.
+func (s *Sets) renewed(ctx context.Context, v *version) (*version, error) {
+	var c credential
+	var err error
+	if !v.rec.Spec.Keyless {
+		if c, err = s.credential(ctx, v.rec); err != nil {
+			return nil, err
 		}
 	}
-	s.cfg.Log.ErrorContext(ctx, "set was not renewed; trying again", "set", v.rec.Spec.Name, "err", err)
-	return false
+	r, err := s.carry(ctx, v.rec, c)
+	if err != nil {
+		return nil, err
+	}
+	return s.build(r, c)
 }
 
 // expire lets go of the files of a set that has ended.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/nestboot/nestboot/boot"
 	"github.com/nestboot/nestboot/ipxebuild"
+	"github.com/nestboot/nestboot/pki"
 )
 
 // Protocol is a way in which the files of a set may leave.
@@ -27,8 +28,8 @@ func Protocols() []Protocol { return []Protocol{HTTPS, HTTP, TFTP} }
 
 // The key types of a set.
 const (
-	KeyRSA  = "rsa2048"
-	KeyP256 = "p256"
+	KeyRSA  = pki.KeyRSA
+	KeyP256 = pki.KeyP256
 )
 
 // Spec is what an operator asks for, and what a set is made of. Only Exposure
@@ -37,7 +38,7 @@ type Spec struct {
 	Name      string            `json:"name"`       // 1 to 32 lower-case letters, digits and hyphens
 	ExpiresAt *time.Time        `json:"expires_at"` // nil: the certificate lives a year and is renewed
 	Archs     []boot.Arch       `json:"archs"`      // empty: all
-	KeyType   string            `json:"key_type"`   // empty: KeyRSA
+	KeyType   string            `json:"key_type"`   // empty: that of the authority
 	Keyless   bool              `json:"keyless"`    // trust only, no certificate
 	Machines  []string          `json:"machines"`   // UUIDs that its holders may boot; empty: any
 	Base      string            `json:"base"`       // version of iPXE; empty: the newest
@@ -81,13 +82,14 @@ func (e *Invalid) orNil() error {
 const maxMachines = 1000
 
 // complete fills in what was left out, so that a set stays what it was made as
-// whatever the defaults become.
-func (s Spec) complete(versions []string) Spec {
+// whatever the defaults become. The authority's certificates have keys of type
+// key.
+func (s Spec) complete(versions []string, key string) Spec {
 	if len(s.Archs) == 0 {
 		s.Archs = []boot.Arch{boot.AMD64, boot.ARM64}
 	}
 	if s.KeyType == "" && !s.Keyless {
-		s.KeyType = KeyRSA
+		s.KeyType = key
 	}
 	if s.Base == "" && len(versions) > 0 {
 		s.Base = versions[0]
@@ -105,8 +107,8 @@ func (s Spec) complete(versions []string) Spec {
 }
 
 // check names every fault of a completed Spec. A certificate of this authority
-// ends at end at the latest.
-func (s Spec) check(versions []string, now, end time.Time) error {
+// has a key of type key and ends at end at the latest.
+func (s Spec) check(versions []string, key string, now, end time.Time) error {
 	e := &Invalid{}
 	s.checkName(e)
 	if s.ExpiresAt != nil && !s.ExpiresAt.After(now) {
@@ -123,7 +125,7 @@ func (s Spec) check(versions []string, now, end time.Time) error {
 			e.add("archs", "%s is there twice", a)
 		}
 	}
-	s.checkKey(e)
+	s.checkKey(e, key)
 	s.checkMachines(e)
 	switch {
 	case len(versions) == 0:
@@ -144,14 +146,17 @@ func (s Spec) checkName(e *Invalid) {
 	}
 }
 
-func (s Spec) checkKey(e *Invalid) {
+func (s Spec) checkKey(e *Invalid, key string) {
+	const never = "iPXE never sends a certificate whose key is of another type than its issuer's"
 	switch {
-	case s.KeyType == KeyP256:
-		e.add("key_type", "p256 needs an authority with an EC key, and this one has an RSA key: iPXE never sends a certificate "+
-			"whose key is of another type than its issuer's. Use rsa2048")
 	case s.Keyless && s.KeyType != "":
 		e.add("key_type", "a keyless set has no key: leave it out")
-	case !s.Keyless && s.KeyType != KeyRSA:
+	case s.Keyless, s.KeyType == key:
+	case s.KeyType == KeyP256:
+		e.add("key_type", "p256 needs an authority with an EC key, and this one has an RSA key: %s. Use %s", never, key)
+	case s.KeyType == KeyRSA:
+		e.add("key_type", "rsa2048 needs an authority with an RSA key, and this one has an EC key: %s. Use %s", never, key)
+	default:
 		e.add("key_type", "%.40q is neither rsa2048 nor p256", s.KeyType)
 	}
 }

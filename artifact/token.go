@@ -7,13 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"strconv"
 
-	"github.com/google/renameio/v2"
-
 	"github.com/nestboot/nestboot/pki"
+	"github.com/nestboot/nestboot/pki/vault"
 )
 
 // secretFile holds the secret from which the tokens of all sets are made.
@@ -21,21 +19,18 @@ const secretFile = "token.secret"
 
 // openSecret reads the installation's secret from dir, or makes it. Another
 // secret only changes the addresses under which sets are downloaded.
-func openSecret(dir string) (pki.Secret, error) {
+func openSecret(v *vault.Vault, dir string) (pki.Secret, error) {
 	path := filepath.Join(dir, secretFile)
-	if err := private(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return pki.Secret{}, err
-	}
-	text, err := os.ReadFile(path)
+	text, err := v.Read(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		secret := pki.NewSecret()
-		if err := renameio.WriteFile(path, []byte(secret.Encode()), 0o600, renameio.WithTempDir(dir)); err != nil {
-			return pki.Secret{}, fmt.Errorf("write the secret of download addresses: %w", err)
+		if err := v.Write(path, []byte(secret.Encode())); err != nil {
+			return pki.Secret{}, fmt.Errorf("secret of download addresses: %w", err)
 		}
 		return secret, nil
 	}
 	if err != nil {
-		return pki.Secret{}, fmt.Errorf("read the secret of download addresses: %w", err)
+		return pki.Secret{}, fmt.Errorf("secret of download addresses: %w", err)
 	}
 	secret, err := pki.ParseSecret(string(text))
 	if err != nil {

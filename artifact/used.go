@@ -14,8 +14,9 @@ const maxUsers = 100
 
 // Use is the last time that a machine booted with a set.
 type Use struct {
-	Machine string    `json:"machine"` // UUID
-	At      time.Time `json:"at"`
+	Machine    string    `json:"machine"` // UUID
+	At         time.Time `json:"at"`
+	Generation int       `json:"generation,omitzero"` // of the trust root that it came by; 0: not known
 }
 
 // uses are the last uses of a set, the latest first. They are known at once and
@@ -26,11 +27,11 @@ type uses struct {
 	dirty bool
 }
 
-func (u *uses) add(machine string, at time.Time) {
+func (u *uses) add(use Use) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.list = slices.DeleteFunc(u.list, func(x Use) bool { return x.Machine == machine })
-	u.list = slices.Insert(u.list, 0, Use{machine, at.UTC()})
+	u.list = slices.DeleteFunc(u.list, func(x Use) bool { return x.Machine == use.Machine })
+	u.list = slices.Insert(u.list, 0, use)
 	u.list, u.dirty = u.list[:min(len(u.list), maxUsers)], true
 }
 
@@ -58,10 +59,10 @@ func (u *uses) giveBack() {
 }
 
 // Used takes down that a machine was answered which came with the set's
-// certificate.
-func (s *Sets) Used(set, machine string, at time.Time) {
+// certificate, to the host name of a generation.
+func (s *Sets) Used(set, machine string, generation int, at time.Time) {
 	if m := s.named(set); m != nil {
-		m.uses.add(machine, at)
+		m.uses.add(Use{machine, at.UTC(), generation})
 	}
 }
 
@@ -84,6 +85,9 @@ func (s *Sets) loadUses(ctx context.Context) error {
 		if err := json.Unmarshal(value, &list); err != nil {
 			s.cfg.Log.WarnContext(ctx, "the uses of an artifact set are damaged and are forgotten", "id", m.id, "err", err)
 			continue
+		}
+		for i, u := range list {
+			list[i].Generation = max(u.Generation, 1) // from before there were several
 		}
 		m.uses.list = list
 	}

@@ -2,6 +2,7 @@ package artifact
 
 import (
 	"context"
+	"crypto/sha256"
 	"crypto/x509"
 	"fmt"
 	"path"
@@ -44,15 +45,19 @@ func versionsOf(stock *ipxebuild.Stock) []string {
 }
 
 // config is what ipxebuild makes a set from.
-func (s *Sets) config(spec Spec, c credential) ipxebuild.Config {
+func (s *Sets) config(spec Spec, generation int, c credential) (ipxebuild.Config, error) {
+	root := s.cfg.Authority.Trust(generation)
+	if root == nil {
+		return ipxebuild.Config{}, fmt.Errorf("its files carry the root of generation %d of the authority, which was dropped", generation)
+	}
 	cfg := ipxebuild.Config{
-		Name: spec.Name, URL: s.cfg.URL, Root: s.cfg.Authority.RootFingerprint(),
+		Name: spec.Name, URL: s.urlOf(generation), Root: sha256.Sum256(root.Raw),
 		Base: spec.Base, Archs: spec.Archs, Options: spec.Options,
 	}
 	if c.cert != nil {
 		cfg.Cert, cfg.Key, cfg.KeyType = c.cert.Raw, c.key, ipxebuild.KeyType(spec.KeyType)
 	}
-	return cfg
+	return cfg, nil
 }
 
 // scriptName is how the script is called that iPXE, loaded by PXE under OVMF,
@@ -72,7 +77,11 @@ func (s *Sets) build(r record, c credential) (*version, error) {
 	if stock == nil {
 		return nil, fmt.Errorf("assemble set %s: %w", r.Spec.Name, errNoBases)
 	}
-	if v.built, err = stock.Set(s.config(r.Spec, c)); err != nil {
+	cfg, err := s.config(r.Spec, r.generation(), c)
+	if err == nil {
+		v.built, err = stock.Set(cfg)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("assemble set %s: %w", r.Spec.Name, err)
 	}
 	for _, f := range v.built.Files() {
@@ -91,6 +100,9 @@ func (s *Sets) load(ctx context.Context, r record) *version {
 	err := r.damaged
 	if err == nil && !r.Spec.Keyless {
 		c, err = s.credential(ctx, r)
+	}
+	if r.damaged == nil {
+		r = s.settled(r, c)
 	}
 	if err == nil && !s.expired(r) {
 		var v *version
@@ -141,6 +153,7 @@ func (s *Sets) reload(ctx context.Context, m *member) bool {
 	next := s.load(ctx, v.rec)
 	if next.fault == nil || v.built == nil {
 		s.replace(m, next)
+		s.noteMove(ctx, m, v.rec)
 	}
 	return next.fault == nil
 }

@@ -153,7 +153,7 @@ func (w *world) credentialOf(i Info) (cert *x509.Certificate, key []byte) {
 	require.NoError(w.t, err)
 	der, err := x509.MarshalPKCS8PrivateKey(pair.PrivateKey)
 	require.NoError(w.t, err)
-	return pair.Leaf, der[len(der)-1000:] // the PKCS #1 form ends alike
+	return pair.Leaf, der[max(0, len(der)-1000):] // the PKCS #1 form ends alike
 }
 
 // verify is what happens to a machine that shows the certificate.

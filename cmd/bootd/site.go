@@ -203,7 +203,7 @@ func (s *site) base() (ignition.Base, error) {
 }
 
 func (s *site) saw(r boot.Request, p boot.Plan, id string) {
-	s.sets.Used(r.Credential.Set, r.UUID, time.Now())
+	s.sets.Used(r.Credential.Set, r.UUID, 1, time.Now())
 	if p.Action == boot.ActBoot {
 		s.journal.Boots.Started(r.Addr, id)
 	}
