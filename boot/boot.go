@@ -7,7 +7,10 @@
 // log. Callers hand it the time and do the talking. Begin at Decide.
 package boot
 
-import "time"
+import (
+	"strings"
+	"time"
+)
 
 // Policy says what a machine is to do when it asks.
 type Policy string
@@ -59,11 +62,21 @@ type Inventory struct {
 	Machines map[string]Machine // by UUID; a machine that is absent gets the defaults
 }
 
-// Credential is what a caller has proved before Decide is asked.
+// Credential is what a caller has proved before Decide is asked. It holds no
+// secret.
 type Credential struct {
-	Set         string   // artifact set that its certificate was issued for
-	Fingerprint [32]byte // SHA-256 of the certificate
+	Kind        string   // how, in the words of package pki: "set", "ca", "pin" or "url"
+	ID          int64    // number of the authority, pin or URL; 0 for a set
+	Name        string   // name of the set, authority, pin or URL
+	Set         string   // artifact set that it belongs to; empty: none
+	Subject     string   // what its certificate calls itself; empty for a token
+	Generation  int      // of the trust root that the caller came by; 0: not known
+	Fingerprint [32]byte // SHA-256 of the certificate or token
 }
+
+// String is its kind and name, for events and lists; empty if nothing was
+// proved.
+func (c Credential) String() string { return strings.TrimSpace(c.Kind + " " + c.Name) }
 
 // How long a machine waits before it asks again, by the kind of answer.
 const (

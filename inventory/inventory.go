@@ -41,20 +41,22 @@ const (
 
 // Record is a machine that has been seen.
 type Record struct {
-	ID        int64         `json:"id"`
-	UUID      string        `json:"uuid"`
-	Name      string        `json:"name"`
-	Status    string        `json:"status"`
-	MAC       string        `json:"mac"`
-	Serial    string        `json:"serial"`
-	Arch      boot.Arch     `json:"arch"`
-	Platform  boot.Platform `json:"platform"`
-	Addr      string        `json:"addr"`
-	Set       string        `json:"set"` // artifact set that it came with
-	Image     string        `json:"image"`
-	LastBoot  string        `json:"last_boot"` // id
-	FirstSeen time.Time     `json:"first_seen"`
-	LastSeen  time.Time     `json:"last_seen"`
+	ID       int64         `json:"id"`
+	UUID     string        `json:"uuid"`
+	Name     string        `json:"name"`
+	Status   string        `json:"status"`
+	MAC      string        `json:"mac"`
+	Serial   string        `json:"serial"`
+	Arch     boot.Arch     `json:"arch"`
+	Platform boot.Platform `json:"platform"`
+	Addr     string        `json:"addr"`
+	Set      string        `json:"set"` // artifact set that it came with
+	// Credential is how it proved itself, as boot.Credential.String has it.
+	Credential string    `json:"credential,omitempty"`
+	Image      string    `json:"image"`
+	LastBoot   string    `json:"last_boot"` // id
+	FirstSeen  time.Time `json:"first_seen"`
+	LastSeen   time.Time `json:"last_seen"`
 }
 
 // Machines is the register of machines that have been seen. What a machine
@@ -122,7 +124,7 @@ func (m *Machines) Saw(r boot.Request, p boot.Plan, bootID string, now time.Time
 	}
 	rec.UUID, rec.Name, rec.Status = r.UUID, p.Machine.Name, status(p.Action)
 	rec.MAC, rec.Serial, rec.Arch, rec.Platform = r.MAC, r.Serial, r.Arch, r.Platform
-	rec.Addr, rec.Set, rec.Image = r.Addr.String(), r.Credential.Set, p.Image.Name
+	rec.Addr, rec.Set, rec.Credential, rec.Image = r.Addr.String(), r.Credential.Set, r.Credential.String(), p.Image.Name
 	rec.LastBoot, rec.LastSeen = bootID, now.UTC()
 	m.put(rec)
 	return nil

@@ -33,7 +33,7 @@ func uuidOf(n int) string { return fmt.Sprintf("4c4c4544-0042-3510-8052-%012d", 
 func request(n int) boot.Request {
 	return boot.Request{
 		UUID: uuidOf(n), MAC: "52:54:00:00:00:01", Serial: "S1", Arch: boot.AMD64, Platform: boot.EFI,
-		Addr: netip.MustParseAddr("10.77.0.57"), Credential: boot.Credential{Set: "rack1"},
+		Addr: netip.MustParseAddr("10.77.0.57"), Credential: boot.Credential{Kind: "set", Name: "rack1", Set: "rack1"},
 	}
 }
 
@@ -79,7 +79,7 @@ func TestMachines(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, []Record{{
 		ID: 1, UUID: uuidOf(1), Name: "node1b", Status: StatusReady, MAC: "52:54:00:00:00:01", Serial: "S1",
-		Arch: boot.AMD64, Platform: boot.EFI, Addr: "10.77.0.57", Set: "rack1", Image: "flatcar", LastBoot: "b2",
+		Arch: boot.AMD64, Platform: boot.EFI, Addr: "10.77.0.57", Set: "rack1", Credential: "set rack1", Image: "flatcar", LastBoot: "b2",
 		FirstSeen: t0, LastSeen: t0.Add(2 * time.Hour),
 	}}, list)
 }

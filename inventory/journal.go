@@ -96,7 +96,7 @@ func (j *Journal) Record(e boot.Event, now time.Time) {
 			e.Machine, e.MAC = machine, mac
 		}
 	}
-	for _, s := range []*string{&e.Boot, &e.Machine, &e.MAC, &e.Name, &e.Code, &e.Error, &e.Detail} {
+	for _, s := range []*string{&e.Boot, &e.Machine, &e.MAC, &e.Name, &e.Credential, &e.Code, &e.Error, &e.Detail} {
 		*s = clip(*s)
 	}
 	if j.observe != nil {
@@ -264,7 +264,7 @@ func (j *Journal) takeDropped() int64 {
 func (j *Journal) logEvent(e boot.Event) {
 	attrs := []slog.Attr{slog.String("stage", string(e.Stage)), slog.String("boot", e.Boot), slog.String("addr", e.Addr.String())}
 	for _, a := range []struct{ key, value string }{
-		{"machine", e.Machine}, {"mac", e.MAC}, {"name", e.Name}, {"code", e.Code}, {"detail", e.Detail}, {"err", e.Error},
+		{"machine", e.Machine}, {"mac", e.MAC}, {"name", e.Name}, {"credential", e.Credential}, {"code", e.Code}, {"detail", e.Detail}, {"err", e.Error},
 	} {
 		if a.value != "" {
 			attrs = append(attrs, slog.String(a.key, a.value))
