@@ -1,5 +1,5 @@
-// Package admin is the API for operators: artifact sets, machines and events,
-// in JSON.
+// Package admin is the API for operators: artifact sets, who may boot, machines
+// and events, in JSON.
 //
 // Its paths, envelopes and errors keep the shape of the API that clients of
 // this field already speak. It listens apart from everything that machines
@@ -8,6 +8,7 @@
 package admin
 
 import (
+	"crypto/x509"
 	"encoding/json"
 	"fmt"
 	"log/slog"
@@ -15,21 +16,38 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/nestboot/nestboot/artifact"
 	"github.com/nestboot/nestboot/boot"
 	"github.com/nestboot/nestboot/inventory"
+	"github.com/nestboot/nestboot/pki"
+	"github.com/nestboot/nestboot/pki/links"
+	"github.com/nestboot/nestboot/pki/serving"
+	"github.com/nestboot/nestboot/pki/trusted"
 )
 
 // API answers operators. All exported fields are required.
 type API struct {
-	Org       string // UUID of the organization; part of every path
-	BootURL   string // https://host[:port] of the name under which sets are downloaded
+	Org       string                   // UUID of the organization; part of every path
+	BootURL   string                   // https://host[:port] of the name under which sets are downloaded
+	HTTPURL   string                   // http://host[:port] of the same name
+	IPXEURL   func(host string) string // https://host[:port] of a host name for iPXE
 	Machines  *inventory.Machines
 	Journal   *inventory.Journal
 	Artifacts *artifact.Sets
-	Log       *slog.Logger
-	Version   string
+	Authority *pki.Authority
+	Trusted   *trusted.Trusted
+	Links     *links.Links
+	// Servers are the certificates that the server shows.
+	Servers func() []serving.Status
+	// Identify says who presents a certificate chain, leaf first; Explain asks the
+	// same, rule by rule, up to the one that decides.
+	Identify func(chain []*x509.Certificate, at time.Time) (pki.Identity, error)
+	Explain  func(chain []*x509.Certificate, at time.Time) []pki.Step
+	Log      *slog.Logger
+	Now      func() time.Time
+	Version  string
 
 	exposing sync.Mutex // held from reading to writing a set's exposure
 }
@@ -60,8 +78,10 @@ func (a *API) route(w http.ResponseWriter, req *http.Request, path []string) err
 	if len(path) > 3 && path[3] != a.Org {
 		return &apiError{Status: http.StatusNotFound, Message: fmt.Sprintf("organization %.60q does not exist", path[3]), Code: "not_found"}
 	}
-	if len(path) > 4 && path[4] == "ipxe_boot_artifacts" {
-		return a.artifacts(w, req, path[5:])
+	if len(path) > 4 {
+		if noun := a.noun(path[4]); noun != nil {
+			return noun(w, req, path[5:])
+		}
 	}
 	if req.Method != http.MethodGet {
 		return notAllowed("GET")
@@ -70,6 +90,25 @@ func (a *API) route(w http.ResponseWriter, req *http.Request, path []string) err
 		return answer(w, map[string]any{"orgs": []any{map[string]string{"id": a.Org, "version": a.Version}}})
 	}
 	return a.read(w, req, path[4:])
+}
+
+// noun returns what answers a resource that can be changed, nil for any other.
+func (a *API) noun(name string) func(w http.ResponseWriter, req *http.Request, path []string) error {
+	switch name {
+	case "ipxe_boot_artifacts":
+		return a.artifacts
+	case "ipxe_chain_urls":
+		return a.chainURLs
+	case "trusted_certificates":
+		return a.trustedCertificates
+	case "certificates":
+		return a.certificates
+	case "authority":
+		return a.authority
+	case "auth":
+		return a.explain
+	}
+	return nil
 }
 
 // read answers what can only be looked at.
@@ -83,6 +122,8 @@ func (a *API) read(w http.ResponseWriter, req *http.Request, path []string) erro
 		return a.events(w, req)
 	case len(path) == 1 && path[0] == "bases":
 		return a.bases(w)
+	case len(path) == 1 && path[0] == "token_urls":
+		return a.tokenURLs(w)
 	case len(path) == 2 && path[0] == "operations":
 		return a.operation(w, req, path[1])
 	}

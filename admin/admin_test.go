@@ -24,6 +24,9 @@ import (
 	"github.com/nestboot/nestboot/integration/lab"
 	"github.com/nestboot/nestboot/inventory"
 	"github.com/nestboot/nestboot/pki"
+	"github.com/nestboot/nestboot/pki/links"
+	"github.com/nestboot/nestboot/pki/serving"
+	"github.com/nestboot/nestboot/pki/trusted"
 	"github.com/nestboot/nestboot/store"
 )
 
@@ -46,11 +49,33 @@ func start(t *testing.T, bases ...string) (*API, *httptest.Server) {
 	require.NoError(t, err)
 	journal, err := inventory.OpenJournal(t.Context(), s, log, nil)
 	require.NoError(t, err)
-	a := &API{Org: org, BootURL: "https://boot.test", Machines: machines, Journal: journal, Log: log, Version: "v1"}
-	a.Artifacts = openSets(t, dir, s, bases...)
+	a := &API{
+		Org: org, BootURL: "https://boot.test", HTTPURL: "http://boot.test", IPXEURL: func(host string) string { return "https://" + host },
+		Machines: machines, Journal: journal, Log: log, Now: time.Now, Version: "v1",
+	}
+	a.openTrust(t, dir, s)
+	a.Artifacts = openSets(t, dir, a.Authority, s, bases...)
 	srv := httptest.NewServer(a)
 	t.Cleanup(srv.Close)
 	return a, srv
+}
+
+// openTrust opens all that says who may boot.
+func (a *API) openTrust(t *testing.T, dir string, s *store.Store) {
+	t.Helper()
+	var err error
+	a.Authority, err = pki.Open(t.Context(), pki.Config{Dir: filepath.Join(dir, "pki"), Store: s, Hosts: []string{"boot.test"}, IPXE: "ipxe.test"})
+	require.NoError(t, err)
+	a.Trusted, err = trusted.Open(t.Context(), trusted.Config{Dir: filepath.Join(dir, "trusted"), Store: s})
+	require.NoError(t, err)
+	a.Links, err = links.Open(t.Context(), links.Config{Path: filepath.Join(dir, "links.secret"), Store: s})
+	require.NoError(t, err)
+	a.Servers = func() []serving.Status { // as of now: nobody runs it
+		certs, err := serving.Open(t.Context(), serving.Config{Authority: a.Authority, Domain: "test"})
+		require.NoError(t, err)
+		return certs.Status()
+	}
+	a.Identify, a.Explain = a.Authority.Verify, a.Authority.Explain
 }
 
 // someBases is a folder with stock iPXE for UEFI alone: what is compressed takes
@@ -67,11 +92,9 @@ func someBases(t *testing.T) string {
 }
 
 // openSets are the artifact sets of an installation.
-func openSets(t *testing.T, dir string, s *store.Store, bases ...string) *artifact.Sets {
+func openSets(t *testing.T, dir string, ca *pki.Authority, s *store.Store, bases ...string) *artifact.Sets {
 	t.Helper()
 	log := slog.New(slog.DiscardHandler)
-	ca, err := pki.Open(t.Context(), pki.Config{Dir: filepath.Join(dir, "pki"), Store: s, Hosts: []string{"ipxe.test"}})
-	require.NoError(t, err)
 	bundles, err := artifact.ReadBases(bases)
 	require.NoError(t, err)
 	stock, err := artifact.OpenBases(t.Context(), bundles, filepath.Join(dir, "bases"), log)

@@ -10,6 +10,9 @@ import (
 	"syscall"
 
 	"github.com/nestboot/nestboot/artifact"
+	"github.com/nestboot/nestboot/pki"
+	"github.com/nestboot/nestboot/pki/links"
+	"github.com/nestboot/nestboot/pki/trusted"
 	"github.com/nestboot/nestboot/store"
 )
 
@@ -42,20 +45,21 @@ func (a *API) fail(w http.ResponseWriter, req *http.Request, err error) {
 // asAPIError is nil for an error that is none of the client's business.
 func asAPIError(err error) *apiError {
 	var e *apiError
-	var invalid *artifact.Invalid
 	var withheld *artifact.Withheld
+	faults := faultsOf(err)
 	switch {
 	case errors.As(err, &e):
 		return e
-	case errors.As(err, &invalid):
-		e = &apiError{Status: http.StatusUnprocessableEntity, Message: invalid.Error(), Code: invalid.Faults[0].Code, Details: map[string][]string{}}
-		for _, f := range invalid.Faults {
+	case len(faults) > 0:
+		e = &apiError{Status: http.StatusUnprocessableEntity, Message: err.Error(), Code: faults[0].Code, Details: map[string][]string{}}
+		for _, f := range faults {
 			e.Details[f.Field] = append(e.Details[f.Field], f.Message)
 		}
 		return e
 	case errors.As(err, &withheld):
 		return &apiError{Status: http.StatusConflict, Message: withheld.Error(), Code: withheld.Code}
-	case errors.Is(err, artifact.ErrUnknown), errors.Is(err, fs.ErrNotExist):
+	case errors.Is(err, artifact.ErrUnknown), errors.Is(err, links.ErrUnknown), errors.Is(err, trusted.ErrUnknown),
+		errors.Is(err, pki.ErrUnknownGeneration), errors.Is(err, fs.ErrNotExist):
 		return &apiError{Status: http.StatusNotFound, Message: "does not exist", Code: "not_found"}
 	case errors.Is(err, artifact.ErrBusy):
 		return &apiError{Status: http.StatusConflict, Message: err.Error(), Code: "busy"}
@@ -63,4 +67,26 @@ func asAPIError(err error) *apiError {
 		return &apiError{Status: http.StatusInsufficientStorage, Message: err.Error(), Code: "no_space"}
 	}
 	return nil
+}
+
+// faultsOf is what is wrong with the fields of a request, whichever package
+// found it.
+func faultsOf(err error) []artifact.Fault {
+	var ofSet *artifact.Invalid
+	var ofLink *links.Invalid
+	var ofTrusted *trusted.Invalid
+	var faults []artifact.Fault
+	switch {
+	case errors.As(err, &ofSet):
+		return ofSet.Faults
+	case errors.As(err, &ofLink):
+		for _, f := range ofLink.Faults {
+			faults = append(faults, artifact.Fault(f))
+		}
+	case errors.As(err, &ofTrusted):
+		for _, f := range ofTrusted.Faults {
+			faults = append(faults, artifact.Fault(f))
+		}
+	}
+	return faults
 }

@@ -3,6 +3,7 @@ package admin
 import (
 	"bytes"
 	"cmp"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -26,6 +27,7 @@ type artifactView struct {
 	RawAMD64 *string `json:"download_url_raw_amd64"`
 
 	Consequence string                `json:"exposure_means"`
+	Generation  int                   `json:"generation"` // of the trust root that its machines have
 	CreatedAt   time.Time             `json:"created_at"`
 	Certificate *artifact.Certificate `json:"certificate"` // null for a keyless set
 	Files       []fileView            `json:"files"`
@@ -45,7 +47,7 @@ type fileView struct {
 
 func (a *API) view(i artifact.Info) artifactView {
 	v := artifactView{
-		ID: i.ID, Status: string(i.Status), Spec: i.Spec, Consequence: i.Spec.Consequence(), CreatedAt: i.Created,
+		ID: i.ID, Status: string(i.Status), Spec: i.Spec, Consequence: i.Spec.Consequence(), Generation: i.Generation, CreatedAt: i.Created,
 		Certificate: i.Certificate, Files: []fileView{}, Missing: append([]string{}, i.Missing...),
 		UsedBy: append([]artifact.Use{}, i.Uses...), Reason: i.Fault,
 	}
@@ -86,13 +88,20 @@ func (a *API) artifacts(w http.ResponseWriter, req *http.Request, path []string)
 	switch {
 	case len(path) > 2 && path[1] == "files" && req.Method == http.MethodGet:
 		return a.artifactFile(w, req, id, strings.Join(path[2:], "/"))
-	case len(path) != 1:
+	case len(path) > 1 && path[1] == "uefi_http_boot_urls", len(path) == 2 && path[1] == "renew", len(path) == 1:
+	default:
 		return notFound(req.URL.Path)
 	}
 	info, ok := a.Artifacts.Get(id)
 	switch {
 	case !ok:
 		return noArtifact(path[0])
+	case len(path) > 1 && path[1] == "uefi_http_boot_urls":
+		return a.uefiURLs(w, req, id, path[2:])
+	case len(path) > 1 && req.Method == http.MethodPost:
+		return a.renewArtifact(w, req, id)
+	case len(path) > 1:
+		return notAllowed("POST")
 	case req.Method == http.MethodGet:
 		return answer(w, map[string]any{"ipxe_boot_artifact": a.view(info)})
 	case req.Method == http.MethodPut:
@@ -213,9 +222,25 @@ func (a *API) expose(w http.ResponseWriter, req *http.Request, id int64, next fu
 	return answer(w, map[string]any{"ipxe_boot_artifact": a.view(info)})
 }
 
+// renewArtifact gives a set a certificate of the newest trust root.
+func (a *API) renewArtifact(w http.ResponseWriter, req *http.Request, id int64) error {
+	info, err := a.Artifacts.Renew(req.Context(), id)
+	if err != nil {
+		return err
+	}
+	return answer(w, map[string]any{
+		"ipxe_boot_artifact": a.view(info), "operation": operation{createOperation(id), "succeeded", "renew"},
+	})
+}
+
+// deleteArtifact ends a set and the URLs that serve it. Each of the two holds at
+// once, also when it cannot be written down.
 func (a *API) deleteArtifact(w http.ResponseWriter, req *http.Request, id int64) error {
 	info, err := a.Artifacts.Delete(req.Context(), id)
-	if err != nil {
+	if errors.Is(err, artifact.ErrUnknown) {
+		return err
+	}
+	if err := errors.Join(err, a.Links.RevokeSet(req.Context(), id)); err != nil {
 		return err
 	}
 	return answer(w, map[string]any{

@@ -20,16 +20,19 @@ import (
 )
 
 const (
-	setsPath = base + "/ipxe_boot_artifacts"
-	uuid     = "4c4c4544-0042-3510-8052-b4c04f564433"
+	setsPath  = base + "/ipxe_boot_artifacts"
+	machineID = "4c4c4544-0042-3510-8052-b4c04f564433"
 )
 
 // steady replaces what differs from run to run.
 func steady(s string) string {
 	for _, r := range [][2]string{
-		{`/artifacts/[A-Za-z0-9_-]{43}/`, `/artifacts/TOKEN/`},
+		{`/(artifacts|chain|uefi)/[A-Za-z0-9_-]{43}`, `/$1/TOKEN`},
 		{`"serial":"[0-9a-f]+"`, `"serial":"SERIAL"`},
-		{`"(not_after|created_at)":"[^"]+"`, `"$1":"TIME"`},
+		{`"(not_after|not_before|created_at|issued_at)":"[^"]+"`, `"$1":"TIME"`},
+		{`boot (root|intermediate) [0-9a-f]{8}`, `boot $1 NUMBER`},
+		{`"(fingerprint|root)":"[0-9a-f]{64}"`, `"$1":"DIGEST"`},
+		{`"pem":"-----BEGIN[^"]+"`, `"pem":"CERTIFICATE"`},
 		{`/[0-9a-f]{8}\.ipxe`, `/SCRIPT.ipxe`},
 		{`"(package|file)":"/[^"]+"`, `"$1":"PATH"`},
 		{`filled /\S+`, `filled PATH`},
@@ -60,7 +63,7 @@ func TestArtifactsGolden(t *testing.T) {
 		{"artifact-exposed", http.MethodPut, setsPath + "/1", `{"name":"rack1","expires_at":"2031-01-31T23:59:59Z","exposure":["tftp","http"]}`, 200},
 		{"artifact-taken", http.MethodPost, setsPath, `{"name":"rack1","expires_at":null}`, 422},
 		{"artifact-wrong", http.MethodPost, setsPath, `{"name":"Rack 1","expires_at":"tomorrow","key_type":"p256","vlan":7,"options":{"vlan":"x"},"archs":"arm64"}`, 422},
-		{"artifact-changed", http.MethodPut, setsPath + "/1", `{"name":"rack9","expires_at":null,"machines":["` + uuid + `"],"archs":null,"exposure":[]}`, 422},
+		{"artifact-changed", http.MethodPut, setsPath + "/1", `{"name":"rack9","expires_at":null,"machines":["` + machineID + `"],"archs":null,"exposure":[]}`, 422},
 		{"artifact-deleted", http.MethodDelete, setsPath + "/1", "", 200},
 		{"artifact-deleted-operation", http.MethodGet, base + "/operations/2", "", 200},
 		{"artifact-gone", http.MethodGet, setsPath + "/1", "", 404},
@@ -78,7 +81,7 @@ func TestArtifactRequestsThatAreRefused(t *testing.T) {
 	_, srv := start(t, someBases(t))
 	status, _ := ask(t, srv, http.MethodPost, setsPath, `{"name":"rack1"}`)
 	require.Equal(t, 201, status)
-	many := `{"name":"a","machines":["` + strings.Repeat(uuid+`","`, 8000) + uuid + `"]}`
+	many := `{"name":"a","machines":["` + strings.Repeat(machineID+`","`, 8000) + machineID + `"]}`
 	for name, tt := range map[string]struct {
 		method, path, body string
 		status             int
@@ -192,7 +195,7 @@ func TestOperationsOfSetsThatAreGone(t *testing.T) {
 
 func TestInputComesBackAsItWas(t *testing.T) {
 	_, srv := start(t, someBases(t))
-	const in = `{"name":"visit","expires_at":"2031-01-31T23:59:59Z","archs":["x86_64"],"machines":["` + uuid + `"],"exposure":["tftp","https"],
+	const in = `{"name":"visit","expires_at":"2031-01-31T23:59:59Z","archs":["x86_64"],"machines":["` + machineID + `"],"exposure":["tftp","https"],
 		"options":{"static":{"address":"192.0.2.7/24","gateway":"192.0.2.1","dns":"192.0.2.2"},"local_after":3}}`
 	status, got := ask(t, srv, http.MethodPost, setsPath, in)
 	require.Equal(t, 201, status, got)
@@ -213,9 +216,9 @@ func TestArtifactFiles(t *testing.T) {
 	a, srv := start(t, someBases(t))
 	status, _ := ask(t, srv, http.MethodPost, setsPath, `{"name":"rack1","exposure":[]}`)
 	require.Equal(t, 201, status)
-	a.Artifacts.Used("rack1", uuid, 1, time.Date(2026, 11, 21, 3, 0, 0, 0, time.UTC))
+	a.Artifacts.Used("rack1", machineID, 1, time.Date(2026, 11, 21, 3, 0, 0, 0, time.UTC))
 	_, got := ask(t, srv, http.MethodGet, setsPath+"/1")
-	require.Contains(t, got, `"last_used":"2026-11-21T03:00:00Z","used_by":[{"machine":"`+uuid+`","at":"2026-11-21T03:00:00Z","generation":1}]`)
+	require.Contains(t, got, `"last_used":"2026-11-21T03:00:00Z","used_by":[{"machine":"`+machineID+`","at":"2026-11-21T03:00:00Z","generation":1}]`)
 	require.Contains(t, got, `"download_url_efi_amd64":null`, "nothing leaves over HTTPS")
 	for _, name := range []string{"rack1.efi", "rack1/manifest.json"} {
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, srv.URL+setsPath+"/1/files/"+name, http.NoBody)

@@ -10,16 +10,16 @@ import (
 	"time"
 
 	"github.com/nestboot/nestboot/boot"
+	"github.com/nestboot/nestboot/pki"
 )
 
-// downloads is where addresses with a token begin:
+// Where addresses with a token begin, for example
 // https://boot.<domain>/artifacts/<token>/<file>.
-const downloads = "/artifacts/"
-
-// plain answers port 80: the files of sets, for UEFI HTTP Boot.
-func (s *Server) plain(w http.ResponseWriter, req *http.Request) error {
-	return s.artifact(w, req, strings.TrimPrefix(req.URL.Path, "/"))
-}
+const (
+	downloads = "/artifacts/"
+	uefiURLs  = "/uefi/"
+	chains    = "/chain/"
+)
 
 // artifact answers GET and HEAD of a set's file. UEFI HTTP Boot asks for the
 // size by HEAD first and reads the body on the same connection (seen with OVMF
@@ -50,7 +50,11 @@ func (s *Server) download(w http.ResponseWriter, req *http.Request, path string)
 	f, err := s.Site.Download(req.Context(), token, name)
 	w.Header().Set("Cache-Control", "no-store") // it holds a key
 	e := boot.Event{Detail: "by its download address"}
-	if !errors.Is(err, fs.ErrNotExist) {
+	var unknown *pki.Refusal
+	if errors.As(err, &unknown) {
+		err = s.failed(req, refusalOf(err))
+	}
+	if unknown == nil && !errors.Is(err, fs.ErrNotExist) {
 		e.Name = name // a file that the set has
 	}
 	return s.sendArtifact(w, req, start, e, f, err)
@@ -62,7 +66,9 @@ func (s *Server) download(w http.ResponseWriter, req *http.Request, path string)
 func (s *Server) sendArtifact(w http.ResponseWriter, req *http.Request, start time.Time, e boot.Event, f Artifact, err error) error {
 	stage := boot.StageArtifact
 	var withheld *Withheld
+	var refused *refusal
 	switch {
+	case errors.As(err, &refused): // who asks has not proved it
 	case errors.As(err, &withheld):
 		err = refuse(http.StatusForbidden, withheld.Code, err)
 		if withheld.Code == codeNotExposed {

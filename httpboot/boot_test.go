@@ -119,30 +119,34 @@ func (w *world) grant(ipxe *http.Client) string {
 	a := w.do(ipxe, http.MethodGet, "https://ipxe.test/ipxe/initrd/b00t")
 	require.Equal(w.t, http.StatusOK, a.status)
 	require.Equal(w.t, "no-store", a.header.Get("Cache-Control"))
-	r := cpio.NewReader(strings.NewReader(a.body))
+	replace := pointer(w.t, a.body)
+	require.Equal(w.t, "https://boot.test/ipxe/ignition", replace.Source)
+	require.Equal(w.t, "Authorization", replace.HTTPHeaders[0].Name)
+	return replace.HTTPHeaders[0].Value
+}
+
+// replacement is where a machine's initrd says that its config is.
+type replacement struct {
+	Source      string
+	HTTPHeaders []struct{ Name, Value string }
+}
+
+func pointer(t *testing.T, initrd string) replacement {
+	t.Helper()
+	r := cpio.NewReader(strings.NewReader(initrd))
 	for {
 		h, err := r.Next()
-		require.NoError(w.t, err, "config.ign must be in the initrd")
+		require.NoError(t, err, "config.ign must be in the initrd")
 		if h.Name != "usr/share/oem/config.ign" {
 			continue
 		}
 		data, err := io.ReadAll(r)
-		require.NoError(w.t, err)
-		var pointer struct {
-			Ignition struct {
-				Config struct {
-					Replace struct {
-						Source      string
-						HTTPHeaders []struct{ Name, Value string }
-					}
-				}
-			}
+		require.NoError(t, err)
+		var config struct {
+			Ignition struct{ Config struct{ Replace replacement } }
 		}
-		require.NoError(w.t, json.Unmarshal(data, &pointer))
-		replace := pointer.Ignition.Config.Replace
-		require.Equal(w.t, "https://boot.test/ipxe/ignition", replace.Source)
-		require.Equal(w.t, "Authorization", replace.HTTPHeaders[0].Name)
-		return replace.HTTPHeaders[0].Value
+		require.NoError(t, json.Unmarshal(data, &config))
+		return config.Ignition.Config.Replace
 	}
 }
 

@@ -28,6 +28,8 @@ func serveContent(w http.ResponseWriter, req *http.Request, sha256 string, modif
 	switch {
 	case from.err != nil:
 		return to.sent, unavailable("image-unreadable", from.err)
+	case to.err != nil && cutOffError(connOf(req)) != nil:
+		return to.sent, cutOffError(connOf(req))
 	case to.err != nil:
 		return to.sent, refuse(http.StatusRequestTimeout, "client-left", to.err)
 	}

@@ -2,7 +2,6 @@ package httpboot
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -13,48 +12,40 @@ import (
 	"github.com/nestboot/nestboot/pki"
 )
 
-// ipxe answers the name that requests client certificates: the boot script,
+// ipxe answers the names that request client certificates: the boot script,
 // images, and the machine's own initrd, all over one connection of iPXE's.
-func (s *Server) ipxe(w http.ResponseWriter, req *http.Request) error {
-	path := req.URL.Path
-	if path == "/ipxe/boot" {
-		return s.script(w, req)
+func (s *Server) ipxe(w http.ResponseWriter, req *http.Request, host Host) error {
+	rest, ok := strings.CutPrefix(req.URL.Path, "/ipxe/")
+	if !ok {
+		return refuse(http.StatusNotFound, "not-found", nil)
 	}
-	if rest, ok := strings.CutPrefix(path, "/ipxe/images/"); ok {
-		return s.image(w, req, rest)
+	return s.boot(w, req, rest, s.byCertificate(req, host))
+}
+
+// boot answers what a machine asks for below /ipxe/, whichever way it proves
+// who it is.
+func (s *Server) boot(w http.ResponseWriter, req *http.Request, path string, by way) error {
+	if path == "boot" {
+		return s.script(w, req, by)
 	}
-	if id, ok := strings.CutPrefix(path, "/ipxe/initrd/"); ok {
-		return s.machineInitrd(w, req, id)
+	if rest, ok := strings.CutPrefix(path, "images/"); ok {
+		return s.image(w, req, rest, by)
+	}
+	if id, ok := strings.CutPrefix(path, "initrd/"); ok {
+		return s.machineInitrd(w, req, id, by)
 	}
 	return refuse(http.StatusNotFound, "not-found", nil)
 }
 
-// identify proves who asks, anew at every request: a connection may outlive
-// the right to use it (T12).
-func (s *Server) identify(req *http.Request) (pki.Identity, error) {
-	id, err := s.Authority.Verify(req.TLS.PeerCertificates, s.Now())
-	if err == nil {
-		return id, nil
-	}
-	var r *pki.Refusal
-	if !errors.As(err, &r) {
-		return pki.Identity{}, fmt.Errorf("verify client certificate: %w", err)
-	}
-	if len(req.TLS.PeerCertificates) == 0 {
-		return pki.Identity{}, refuse(http.StatusUnauthorized, r.Code, err)
-	}
-	return pki.Identity{}, refuse(http.StatusForbidden, r.Code, err)
-}
-
 // script answers GET /ipxe/boot: what this machine is to do now.
-func (s *Server) script(w http.ResponseWriter, req *http.Request) (err error) {
+func (s *Server) script(w http.ResponseWriter, req *http.Request, by way) (err error) {
 	start := s.Now()
 	e := boot.Event{}
 	defer func() { s.finish(&e, boot.StageScript, req, start, err) }()
 	if err := only(req, http.MethodGet); err != nil {
 		return err
 	}
-	id, err := s.identify(req)
+	id, err := s.identify(req, by, &e)
 	if err != nil {
 		return err
 	}
@@ -62,13 +53,13 @@ func (s *Server) script(w http.ResponseWriter, req *http.Request) (err error) {
 	if err != nil {
 		// The caller is one of ours, so it is told on its console.
 		e.Code, e.Error = "bad-request", err.Error()
-		return s.answerPlan(w, req, &e, boot.Refusal("bad-request", err.Error()))
+		return s.answerPlan(w, req, &e, boot.Refusal("bad-request", err.Error()), by)
 	}
 	question.Addr = clientAddr(req)
-	question.Credential = boot.Credential{Set: id.Set, Fingerprint: id.Fingerprint}
-	if err := s.Site.Member(id.Set, question.UUID); err != nil {
-		e.Name, e.MAC, e.Detail = id.Set, question.MAC, "asked as machine "+question.UUID // whose boot this is not
-		return refuse(http.StatusForbidden, CodeMachineNotInSet, err)
+	question.Credential = credentialOf(id, by.generation)
+	if err := s.Site.Member(id, question.UUID); err != nil {
+		e.Name, e.MAC, e.Detail = id.Name, question.MAC, "asked as machine "+question.UUID // whose boot this is not
+		return refuse(http.StatusForbidden, notMember(id), err)
 	}
 	plan := boot.Decide(question, s.Site.Inventory())
 	e.Boot = s.Site.Begin(question)
@@ -77,7 +68,15 @@ func (s *Server) script(w http.ResponseWriter, req *http.Request) (err error) {
 	s.Log.DebugContext(req.Context(), "plan made", "machine", question.UUID, "mac", question.MAC, "why", plan.Why)
 	s.Site.Saw(question, plan, e.Boot)
 	e.Name, e.Detail, e.Code = plan.Image.Name, string(plan.Action)+": "+plan.Reason, plan.Code
-	return s.answerPlan(w, req, &e, plan)
+	return s.answerPlan(w, req, &e, plan, by)
+}
+
+// notMember is the code for a machine that id may not boot.
+func notMember(id pki.Identity) string {
+	if id.Kind == pki.KindSet {
+		return CodeMachineNotInSet
+	}
+	return CodeMachineNotAllowed
 }
 
 // prepare makes sure that all a booting machine will ask for can be had, and
@@ -92,15 +91,15 @@ func (s *Server) prepare(req *http.Request, plan boot.Plan, bootID string, id pk
 	}
 	// Without the request's end: a machine that hangs up now asks again, and must
 	// not find its boot half opened.
-	if err := s.Grants.Open(context.WithoutCancel(req.Context()), bootID, plan.Machine.UUID, plan.Machine.Name, id.Fingerprint); err != nil {
+	if err := s.Grants.OpenFor(context.WithoutCancel(req.Context()), bootID, plan.Machine.UUID, plan.Machine.Name, id); err != nil {
 		e.Error = err.Error()
 		return plan.NotReady("its grant cannot be made just now")
 	}
 	return plan
 }
 
-func (s *Server) answerPlan(w http.ResponseWriter, req *http.Request, e *boot.Event, plan boot.Plan) error {
-	body, err := plan.Script(boot.Endpoint{Base: s.Names.IPXEURL, Boot: e.Boot})
+func (s *Server) answerPlan(w http.ResponseWriter, req *http.Request, e *boot.Event, plan boot.Plan, by way) error {
+	body, err := plan.Script(boot.Endpoint{Base: by.base, Boot: e.Boot})
 	if err != nil {
 		return fmt.Errorf("render script: %w", err)
 	}
@@ -109,7 +108,7 @@ func (s *Server) answerPlan(w http.ResponseWriter, req *http.Request, e *boot.Ev
 }
 
 // image answers GET /ipxe/images/<image>/<file>.
-func (s *Server) image(w http.ResponseWriter, req *http.Request, rest string) (err error) {
+func (s *Server) image(w http.ResponseWriter, req *http.Request, rest string, by way) (err error) {
 	start := s.Now()
 	e := boot.Event{}
 	stage := boot.StageInitrd
@@ -117,7 +116,7 @@ func (s *Server) image(w http.ResponseWriter, req *http.Request, rest string) (e
 	if err := only(req, http.MethodGet, http.MethodHead); err != nil {
 		return err
 	}
-	if _, err := s.identify(req); err != nil {
+	if _, err := s.identify(req, by, &e); err != nil {
 		return err
 	}
 	name, file, _ := strings.Cut(rest, "/")
@@ -140,14 +139,14 @@ func (s *Server) image(w http.ResponseWriter, req *http.Request, rest string) (e
 // machineInitrd answers GET /ipxe/initrd/<boot>: the initrd that carries this
 // machine's grant. The grant is minted here and kept nowhere in clear, so the
 // bytes differ at each request and Range makes no sense.
-func (s *Server) machineInitrd(w http.ResponseWriter, req *http.Request, bootID string) (err error) {
+func (s *Server) machineInitrd(w http.ResponseWriter, req *http.Request, bootID string, by way) (err error) {
 	start := s.Now()
 	e := boot.Event{}
 	defer func() { s.finish(&e, boot.StageConfig, req, start, err) }()
 	if err := only(req, http.MethodGet); err != nil {
 		return err
 	}
-	id, err := s.identify(req)
+	id, err := s.identify(req, by, &e)
 	if err != nil {
 		return err
 	}
@@ -165,7 +164,7 @@ func (s *Server) machineInitrd(w http.ResponseWriter, req *http.Request, bootID 
 }
 
 func (s *Server) renderInitrd(grant pki.Token) ([]byte, error) {
-	pointer, err := ignition.Pointer(s.Names.BootURL+"/ipxe/ignition", grant.Encode(), s.rootPEM())
+	pointer, err := ignition.Pointer(s.bootURL()+"/ipxe/ignition", grant.Encode(), s.rootPEM())
 	if err != nil {
 		return nil, fmt.Errorf("render pointer config: %w", err)
 	}
@@ -176,8 +175,11 @@ func (s *Server) renderInitrd(grant pki.Token) ([]byte, error) {
 	return body, nil
 }
 
-// finish records how a request ended.
+// finish records how a request ended, unless a lockout's summary will tell.
 func (s *Server) finish(e *boot.Event, stage boot.Stage, req *http.Request, start time.Time, err error) {
+	if counted(err) {
+		return
+	}
 	e.Stage, e.Addr, e.Duration = stage, clientAddr(req), s.Now().Sub(start)
 	if err != nil {
 		r := asRefusal(err)

@@ -19,13 +19,14 @@ const (
 // it costs a goroutine (T7).
 type limited struct {
 	net.Listener
+	track  func(c net.Conn, give func()) net.Conn // give is to be called once, when c is closed
 	mu     sync.Mutex
 	total  int
 	byAddr map[netip.Addr]int
 }
 
-func newLimited(l net.Listener) *limited {
-	return &limited{Listener: l, byAddr: map[netip.Addr]int{}}
+func newLimited(l net.Listener, track func(c net.Conn, give func()) net.Conn) *limited {
+	return &limited{Listener: l, track: track, byAddr: map[netip.Addr]int{}}
 }
 
 func (l *limited) Accept() (net.Conn, error) {
@@ -36,7 +37,7 @@ func (l *limited) Accept() (net.Conn, error) {
 		}
 		addr := network(remoteAddr(c))
 		if l.take(addr) {
-			return &counted{Conn: c, give: sync.OnceFunc(func() { l.give(addr) })}, nil
+			return l.track(c, func() { l.give(addr) }), nil
 		}
 		_ = c.Close() // over the limit; nobody to tell
 	}
@@ -72,25 +73,6 @@ func (l *limited) give(a netip.Addr) {
 	if l.byAddr[a]--; l.byAddr[a] == 0 {
 		delete(l.byAddr, a)
 	}
-}
-
-// counted gives its place back when it is closed.
-type counted struct {
-	net.Conn
-	give func()
-}
-
-func (c *counted) Close() error {
-	c.give()
-	return c.Conn.Close()
-}
-
-func remoteAddr(c net.Conn) netip.Addr {
-	ap, err := netip.ParseAddrPort(c.RemoteAddr().String())
-	if err != nil { // not an IP connection: tests with pipes
-		return netip.Addr{}
-	}
-	return ap.Addr().Unmap()
 }
 
 // handedOver is a listener whose connections somebody else accepted.

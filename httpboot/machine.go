@@ -13,20 +13,31 @@ import (
 )
 
 // machine answers the name that never requests a certificate: a running
-// machine's Ignition and phone-home, each with a token of its own, and the
-// files of sets: those that anybody may have, and any by an address with a token.
-func (s *Server) machine(w http.ResponseWriter, req *http.Request) error {
-	if rest, ok := strings.CutPrefix(req.URL.Path, downloads); ok {
-		return s.download(w, req, rest)
-	}
+// machine's Ignition and phone-home, each with a token of its own, the URLs
+// with a token, and those files of sets that anybody may have.
+func (s *Server) machine(w http.ResponseWriter, req *http.Request, host Host) error {
 	switch path := req.URL.Path; path {
 	case "/ipxe/ignition":
 		return s.ignition(w, req)
 	case "/ipxe/done":
 		return s.done(w, req)
 	default:
-		return s.artifact(w, req, strings.TrimPrefix(path, "/"))
+		if rest, ok := strings.CutPrefix(path, chains); ok {
+			return s.chain(w, req, rest, host.URL)
+		}
+		return s.files(w, req)
 	}
+}
+
+// files answers what firmware asks for over HTTPS.
+func (s *Server) files(w http.ResponseWriter, req *http.Request) error {
+	if rest, ok := strings.CutPrefix(req.URL.Path, downloads); ok {
+		return s.download(w, req, rest)
+	}
+	if rest, ok := strings.CutPrefix(req.URL.Path, uefiURLs); ok {
+		return s.uefi(w, req, rest)
+	}
+	return s.artifact(w, req, strings.TrimPrefix(req.URL.Path, "/"))
 }
 
 // ignition answers GET /ipxe/ignition: the machine's whole configuration, for
@@ -40,7 +51,7 @@ func (s *Server) ignition(w http.ResponseWriter, req *http.Request) (err error) 
 	}
 	token, err := bearer(req)
 	if err != nil {
-		return err
+		return s.failed(req, err)
 	}
 	// The base is asked for first: a grant is not spent on what cannot be answered.
 	base, err := s.Site.Base()
@@ -50,7 +61,7 @@ func (s *Server) ignition(w http.ResponseWriter, req *http.Request) (err error) 
 	session, err := s.Grants.Redeem(req.Context(), token, clientAddr(req))
 	e.Boot, e.Machine = session.Boot, session.Machine // known also for most refusals
 	if err != nil {
-		return grantRefusal(err)
+		return s.grantFailed(req, err)
 	}
 	body, err := s.renderIgnition(req, base, session)
 	if err != nil {
@@ -67,7 +78,7 @@ func (s *Server) renderIgnition(req *http.Request, base ignition.Base, session p
 	}
 	body, err := base.Render(ignition.Values{
 		Hostname: session.Name,
-		Done:     ignition.Done{URL: s.Names.BootURL + "/ipxe/done", Token: done.Encode()},
+		Done:     ignition.Done{URL: s.bootURL() + "/ipxe/done", Token: done.Encode()},
 		RootPEM:  s.rootPEM(),
 	})
 	if err != nil {
@@ -86,13 +97,13 @@ func (s *Server) done(w http.ResponseWriter, req *http.Request) (err error) {
 	}
 	token, err := bearer(req)
 	if err != nil {
-		return err
+		return s.failed(req, err)
 	}
 	session, err := s.Grants.Done(req.Context(), token)
 	e.Boot, e.Machine = session.Boot, session.Machine // known also for most refusals
 	again := errors.Is(err, pki.ErrAlreadyDone)
 	if err != nil && !again {
-		return grantRefusal(err)
+		return s.grantFailed(req, err)
 	}
 	if again {
 		e.Detail = "reported again"
@@ -135,6 +146,19 @@ func grantRefusal(err error) error {
 	return refuse(http.StatusUnauthorized, g.Code, err)
 }
 
+// grantFailed counts what grantRefusal answers with 401 as a failed attempt to
+// prove who asks.
+func (s *Server) grantFailed(req *http.Request, err error) error {
+	if err = grantRefusal(err); asRefusal(err).status == http.StatusUnauthorized {
+		return s.failed(req, err)
+	}
+	return err
+}
+
 func (s *Server) rootPEM() []byte {
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Authority.Root().Raw})
+	var out []byte
+	for _, root := range s.Site.Roots() {
+		out = append(out, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: root.Raw})...)
+	}
+	return out
 }

@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -25,37 +27,42 @@ const (
 	maxBodyBytes   = 64 << 10 // of what a machine may send
 )
 
-// Serve answers on a plain and on a TLS listener until ctx ends, then lets
-// running answers end for up to Grace, and returns when all of its goroutines
-// have. The caller listens, so an address that cannot be had is its error.
-func (s *Server) Serve(ctx context.Context, plain, secure net.Listener) error {
-	ipxe := &vhost{name: s.Names.IPXE, config: s.tlsConfig(tls.RequestClientCert), conns: newHandedOver(secure.Addr())}
-	machine := &vhost{name: s.Names.Boot, config: s.tlsConfig(tls.NoClientCert), conns: newHandedOver(secure.Addr())}
-	hosts := map[string]*vhost{ipxe.name: ipxe, machine.name: machine, "": machine}
-	secure = newLimited(secure)
-	servers := []*http.Server{
-		s.httpServer(s.plain),
-		s.httpServer(named(ipxe.name, s.ipxe)),
-		s.httpServer(named(machine.name, s.machine)),
-	}
-	listeners := []net.Listener{newLimited(plain), ipxe.conns, machine.conns}
+// Serve answers on a plain and on a TLS listener, and on one for firmware that
+// cannot do better than RSA key exchange if legacy is not nil, until ctx ends.
+// Then it lets running answers end for up to Grace, and returns when all of its
+// goroutines have. The caller listens, so an address that cannot be had is its
+// error.
+func (s *Server) Serve(ctx context.Context, plain, secure, legacy net.Listener) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	failed := make(chan error, len(servers)+1)
-	var running sync.WaitGroup
-	for i, srv := range servers {
-		running.Go(func() { failed <- ignoreClosed(srv.Serve(listeners[i])) })
+	fronts := []*front{s.secureFront(secure)}
+	if legacy != nil {
+		fronts = append(fronts, s.legacyFront(legacy))
 	}
-	stop := closeOnDone(ctx, secure)
-	defer stop()
-	running.Go(func() { failed <- s.acceptTLS(ctx, secure, hosts) })
+	servers := map[*http.Server]net.Listener{s.httpServer(s.plain): newLimited(plain, s.track)}
+	for _, f := range fronts {
+		for role, h := range f.hosts {
+			servers[s.httpServer(s.named(role, h.answer))] = h.conns
+		}
+	}
+	failed := make(chan error, len(servers)+len(fronts))
+	var running sync.WaitGroup
+	for srv, l := range servers {
+		running.Go(func() { failed <- ignoreClosed(srv.Serve(l)) })
+	}
+	for _, f := range fronts {
+		stop := closeOnDone(ctx, f.listener)
+		defer stop()
+		running.Go(func() { failed <- s.acceptTLS(ctx, f) })
+	}
+	running.Go(func() { s.watch(ctx) })
 	var err error
 	select {
 	case <-ctx.Done():
 	case err = <-failed:
 	}
 	cancel()
-	s.shutdown(servers)
+	s.shutdown(slices.Collect(maps.Keys(servers)))
 	running.Wait()
 	return err
 }
@@ -79,12 +86,16 @@ func (s *Server) shutdown(servers []*http.Server) {
 
 type handler func(w http.ResponseWriter, req *http.Request) error
 
+// hostHandler also knows which of our hosts was asked.
+type hostHandler func(w http.ResponseWriter, req *http.Request, host Host) error
+
 func (s *Server) httpServer(h handler) *http.Server {
 	return &http.Server{
 		Handler:           s.handle(h),
 		ReadHeaderTimeout: headerTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
+		ConnContext:       withConn,
 		ErrorLog:          slog.NewLogLogger(s.Log.Handler(), slog.LevelDebug),
 		TLSNextProto:      map[string]func(*http.Server, *tls.Conn, http.Handler){}, // no HTTP/2 (T9)
 	}
@@ -96,6 +107,9 @@ func (s *Server) handle(h handler) http.Handler {
 		s.handlers.Add(1)
 		defer s.handlers.Done()
 		s.setDeadlines(w, req)
+		if c := connOf(req); c != nil && s.Now().Sub(c.since) > s.maxAge() {
+			w.Header().Set("Connection", "close") // after this answer, however long it takes
+		}
 		answer := &begun{ResponseWriter: w}
 		err := s.safely(h, answer, req)
 		if err == nil {
@@ -140,19 +154,21 @@ func (s *Server) safely(h handler, w http.ResponseWriter, req *http.Request) (er
 }
 
 // named refuses a request for another host than the one that TLS was spoken
-// to (T11), with 421 as RFC 9110 section 15.5.20 has it. A client that sent no
-// SNI may use any address of ours.
-func named(name string, h handler) handler {
+// to (T11), or for one that is gone since, with 421 as RFC 9110 section 15.5.20
+// has it. A client that sent no SNI may use any address of ours.
+func (s *Server) named(role Role, h hostHandler) handler {
 	return func(w http.ResponseWriter, req *http.Request) error {
-		host := strings.ToLower(req.Host)
-		if bare, _, err := net.SplitHostPort(host); err == nil {
-			host = bare
+		asked := strings.ToLower(req.Host)
+		if bare, _, err := net.SplitHostPort(asked); err == nil {
+			asked = bare
 		}
 		sni := strings.ToLower(req.TLS.ServerName)
-		if host != name && (sni != "" || net.ParseIP(strings.Trim(host, "[]")) == nil) {
-			return refuse(http.StatusMisdirectedRequest, "misdirected", fmt.Errorf("host %.80q was asked for on a connection to %.80q", host, sni))
+		host, ok := s.Site.Hosts(sni)
+		anyAddress := sni == "" && net.ParseIP(strings.Trim(asked, "[]")) != nil
+		if !ok || host.Role != role || asked != host.Name && !anyAddress {
+			return refuse(http.StatusMisdirectedRequest, "misdirected", fmt.Errorf("host %.80q was asked for on a connection to %.80q", asked, sni))
 		}
-		return h(w, req)
+		return h(w, req, host)
 	}
 }
 

@@ -2,6 +2,7 @@ package httpboot
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/rsa"
@@ -48,11 +49,15 @@ type world struct {
 	server    *Server
 	authority *pki.Authority
 	set       pki.MachineCredential
-	plain     string // address
-	secure    string // address
+	who       who
+	ec        *tls.Certificate // of the server, for those who can do it; may be nil
+	plain     string           // address
+	secure    string           // address
+	old       string           // address of the legacy listener
 	log       *bytes.Buffer
 	skew      atomic.Int64 // added to the server's clock
 	exposed   atomic.Bool
+	dropped   atomic.Bool // the names for machines are gone
 	imagePath string
 	cancel    context.CancelFunc
 	done      chan error
@@ -63,6 +68,7 @@ type world struct {
 	inventory boot.Inventory
 	limited   bool
 	finished  []string
+	came      boot.Credential // of the last machine that was answered
 	logMu     sync.Mutex
 }
 
@@ -94,10 +100,7 @@ func start(t *testing.T) *world {
 	w.inventory = boot.Inventory{Machines: map[string]boot.Machine{testUUID: {UUID: testUUID, Name: "node1"}}, Default: "lab", Images: map[string]boot.Image{
 		"lab": {Name: "lab", Arch: boot.AMD64, Kernel: boot.File{Name: "vmlinuz"}},
 	}}
-	w.server = &Server{
-		Names:     Names{Boot: "boot.test", IPXE: "ipxe.test", BootURL: "https://boot.test", IPXEURL: "https://ipxe.test"},
-		Authority: w.authority, Grants: grants, Log: log, Now: now, Grace: 10 * time.Second, Site: w.site(t),
-	}
+	w.server = &Server{Grants: grants, Log: log, Now: now, Grace: 10 * time.Second, Site: w.site(t)}
 	w.serve()
 	return w
 }
@@ -112,6 +115,8 @@ func (w *world) site(t *testing.T) Site {
 			switch {
 			case name == "rack1/snponly.efi":
 				return Artifact{Data: []byte("MZ binary"), SHA256: digest([]byte("MZ binary"))}, nil
+			case name == "rack1/big":
+				return Artifact{Data: bigFile, SHA256: digest(bigFile)}, nil
 			case name == "rack1/autoexec.ipxe" && (secure || !w.exposed.Load()):
 				return Artifact{}, &Withheld{Code: "key-not-exposed", Reason: "it holds a private key: do this"}
 			case name == "rack1/autoexec.ipxe":
@@ -121,18 +126,27 @@ func (w *world) site(t *testing.T) Site {
 		},
 		Download: func(_ context.Context, token, name string) (Artifact, error) {
 			switch {
-			case token != testToken || name != "rack1.iso" && name != "rack1.raw":
-				return Artifact{}, fmt.Errorf("no set has the token of this address: %w", fs.ErrNotExist)
+			case token != testToken:
+				return Artifact{}, &pki.Refusal{Code: pki.CodeUnknownToken, Reason: "no set has the token of this address"}
+			case name != "rack1.iso" && name != "rack1.raw":
+				return Artifact{}, fs.ErrNotExist
 			case name == "rack1.raw":
 				return Artifact{}, &Withheld{Code: "set-expired", Reason: "set rack1 expired"}
 			}
 			return Artifact{Data: []byte("an image"), SHA256: digest([]byte("an image"))}, nil
 		},
-		Member: func(set, machine string) error {
+		Hosts:       w.host,
+		Roots:       func() []*x509.Certificate { return []*x509.Certificate{w.authority.Root()} },
+		Identify:    w.who.identify(w.authority),
+		IdentifyURL: w.who.identifyURL,
+		UEFI:        w.who.uefi,
+		Good:        w.who.good,
+		Changed:     w.who.changes,
+		Member: func(id pki.Identity, machine string) error {
 			w.mu.Lock()
 			defer w.mu.Unlock()
 			if w.limited && machine != testUUID {
-				return fmt.Errorf("set %s is limited to other machines", set)
+				return fmt.Errorf("%s is limited to other machines", id.Name)
 			}
 			return nil
 		},
@@ -153,7 +167,11 @@ func (w *world) site(t *testing.T) Site {
 			}, err == nil || os.IsNotExist(err)
 		},
 		Begin: func(boot.Request) string { return "b00t" },
-		Saw:   func(boot.Request, boot.Plan, string) {},
+		Saw: func(r boot.Request, _ boot.Plan, _ string) {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			w.came = r.Credential
+		},
 		Done: func(uuid, _ string) {
 			w.mu.Lock()
 			defer w.mu.Unlock()
@@ -168,10 +186,12 @@ func (w *world) serve() {
 	require.NoError(w.t, err)
 	secure, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(w.t, err)
-	w.plain, w.secure = plain.Addr().String(), secure.Addr().String()
+	legacy, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(w.t, err)
+	w.plain, w.secure, w.old = plain.Addr().String(), secure.Addr().String(), legacy.Addr().String()
 	ctx, cancel := context.WithCancel(context.Background())
 	w.cancel = cancel
-	go func() { w.done <- w.server.Serve(ctx, plain, secure) }()
+	go func() { w.done <- w.server.Serve(ctx, plain, secure, legacy) }()
 	w.t.Cleanup(func() {
 		cancel()
 		require.NoError(w.t, <-w.done)
@@ -184,6 +204,7 @@ type client struct {
 	cert   *tls.Certificate
 	config *tls.Config
 	from   string // source address
+	addr   string // of the server; empty: its TLS port
 }
 
 func (w *world) client(c client) *http.Client {
@@ -204,7 +225,7 @@ func (w *world) client(c client) *http.Client {
 	tr := &http.Transport{
 		TLSClientConfig: cfg,
 		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
-			return d.DialContext(ctx, network, w.secure)
+			return d.DialContext(ctx, network, cmp.Or(c.addr, w.secure))
 		},
 	}
 	w.t.Cleanup(tr.CloseIdleConnections)
@@ -263,17 +284,18 @@ func (w *world) event(stage boot.Stage, text string) boot.Event {
 // recorded demands that the stage comes to stand in the events n times.
 func (w *world) recorded(stage boot.Stage, n int, why string) {
 	w.t.Helper()
-	require.Eventually(w.t, func() bool {
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		found := 0
-		for _, e := range w.events {
-			if e.Stage == stage {
-				found++
-			}
+	require.Eventually(w.t, func() bool { return w.count(stage) == n }, 5*time.Second, time.Millisecond, why)
+}
+
+func (w *world) count(stage boot.Stage) (n int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, e := range w.events {
+		if e.Stage == stage {
+			n++
 		}
-		return found == n
-	}, 5*time.Second, time.Millisecond, why)
+	}
+	return n
 }
 
 // selfSigned is a client certificate of nobody we know.

@@ -18,11 +18,24 @@ import (
 // processor: OVMF under TCG takes about a second.
 const handshakeTimeout = 15 * time.Second
 
-// vhost is one host name on the TLS port: its own tls.Config, its own server.
-type vhost struct {
-	name   string
-	config *tls.Config
+// front is one TLS port: what it speaks, and which server answers a host.
+type front struct {
+	listener net.Listener
+	config   func(Host) *tls.Config
+	hosts    map[Role]*served
+}
+
+// served are all hosts of one role: they share a server.
+type served struct {
 	conns  *handedOver
+	answer hostHandler
+}
+
+func (s *Server) secureFront(l net.Listener) *front {
+	return &front{
+		listener: newLimited(l, s.track), config: tlsConfig,
+		hosts: map[Role]*served{Boot: {newHandedOver(l.Addr()), s.machine}, IPXE: {newHandedOver(l.Addr()), s.ipxe}},
+	}
 }
 
 // suites are what iPXE 1.21.1 and newer can do that has forward secrecy and an
@@ -34,40 +47,43 @@ var suites = []uint16{
 	tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
 }
 
-// tlsConfig is what the names have in common: HTTP/1.1 only (T9), and no
-// session tickets, so that every connection proves anew who it is (T11).
-func (s *Server) tlsConfig(auth tls.ClientAuthType) *tls.Config {
+// tlsConfig is made for each connection, so no two hosts share one: HTTP/1.1
+// only (T9), and no session tickets, so that every connection proves anew who
+// it is (T11).
+func tlsConfig(host Host) *tls.Config {
+	auth := tls.NoClientCert
+	if host.Role == IPXE {
+		auth = tls.RequestClientCert // the handshake records it; each request decides
+	}
 	return &tls.Config{
 		MinVersion:             tls.VersionTLS12,
 		CipherSuites:           suites,
 		NextProtos:             []string{"http/1.1"},
 		ClientAuth:             auth,
 		SessionTicketsDisabled: true,
-		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-			return s.Authority.ServerCertificate(), nil
-		},
+		GetCertificate:         host.Certificate,
 	}
 }
 
-// acceptTLS accepts until l is closed, and hands each connection to the host
+// acceptTLS accepts until the listener is closed, and hands each connection to the host
 // that its ClientHello names. Which one is decided before any certificate is
 // sent or requested. It returns when every handshake has ended.
-func (s *Server) acceptTLS(ctx context.Context, l net.Listener, hosts map[string]*vhost) error {
+func (s *Server) acceptTLS(ctx context.Context, f *front) error {
 	var running sync.WaitGroup
 	defer running.Wait()
 	for pause := minPause; ; {
-		c, err := l.Accept()
+		c, err := f.listener.Accept()
 		if closed(err) {
 			return nil
 		}
 		if err != nil { // out of file descriptors or memory: that passes, and boots must go on
-			s.Log.WarnContext(ctx, "connection was not accepted", "addr", l.Addr().String(), "err", err)
+			s.Log.WarnContext(ctx, "connection was not accepted", "addr", f.listener.Addr().String(), "err", err)
 			wait(ctx, pause)
 			pause = min(2*pause, maxPause)
 			continue
 		}
 		pause = minPause
-		running.Go(func() { s.handshake(ctx, c, hosts) })
+		running.Go(func() { s.handshake(ctx, c, f) })
 	}
 }
 
@@ -86,18 +102,21 @@ func wait(ctx context.Context, d time.Duration) {
 	}
 }
 
-func (s *Server) handshake(ctx context.Context, raw net.Conn, hosts map[string]*vhost) {
+func (s *Server) handshake(ctx context.Context, raw net.Conn, f *front) {
 	start := s.Now()
-	var host *vhost
+	var to *served
+	var role Role
 	var hello *tls.ClientHelloInfo
 	c := tls.Server(raw, &tls.Config{
 		MinVersion: tls.VersionTLS12,
 		GetConfigForClient: func(h *tls.ClientHelloInfo) (*tls.Config, error) {
 			hello = h
-			if host = hosts[strings.ToLower(h.ServerName)]; host == nil {
+			host, ok := s.Site.Hosts(strings.ToLower(h.ServerName))
+			if to = f.hosts[host.Role]; !ok || to == nil {
 				return nil, fmt.Errorf("no server has the name %.80q", h.ServerName)
 			}
-			return host.config, nil
+			role = host.Role
+			return f.config(host), nil
 		},
 	})
 	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
@@ -109,19 +128,19 @@ func (s *Server) handshake(ctx context.Context, raw net.Conn, hosts map[string]*
 	if hello == nil {
 		return // a port scan or a health check: no TLS was spoken
 	}
-	s.recordTLS(host, hello, c, start, err)
+	s.recordTLS(role, hello, c, start, err)
 	if err == nil {
-		host.conns.give(c)
+		to.conns.give(c)
 	}
 }
 
 // recordTLS records the handshakes of machines that identify themselves, and
 // every one that failed: that is where a wrong trust root shows.
-func (s *Server) recordTLS(host *vhost, hello *tls.ClientHelloInfo, c *tls.Conn, start time.Time, err error) {
-	if err == nil && host.config.ClientAuth == tls.NoClientCert {
+func (s *Server) recordTLS(role Role, hello *tls.ClientHelloInfo, c *tls.Conn, start time.Time, err error) {
+	if err == nil && role != IPXE {
 		return
 	}
-	e := s.event(boot.StageTLS, remoteAddr(c), start)
+	e := boot.Event{Stage: boot.StageTLS, Addr: remoteAddr(c), Duration: s.Now().Sub(start)}
 	e.Name = strings.Trim(strconv.QuoteToASCII(hello.ServerName[:min(len(hello.ServerName), maxName)]), `"`)
 	if err != nil {
 		e.Code, e.Error = "tls-failed", explainTLS(err)

@@ -28,7 +28,7 @@ func command() *cobra.Command {
 			"of artifacts.bases.",
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				return fmt.Errorf("%q is not a command: bootd takes check-config, version or none; name the configuration with --config", args[0])
+				return fmt.Errorf("%q is not a command: bootd takes check-config, rekey, version or none; name the configuration with --config", args[0])
 			}
 			return nil
 		},
@@ -40,7 +40,7 @@ func command() *cobra.Command {
 	}
 	root.PersistentFlags().StringVarP(&path, "config", "c", defaultConfig, "configuration `file`")
 	root.Flags().BoolVar(&dev, "dev", false, "development: ports 6969, 8080, 8443 and 9091 of 127.0.0.1, and state in a temporary directory that is removed at the end")
-	root.AddCommand(checkCommand(&path), versionCommand())
+	root.AddCommand(checkCommand(&path), rekeyCommand(&path), versionCommand())
 	return root
 }
 
@@ -113,5 +113,5 @@ func checkFiles(ctx context.Context, cfg Config, log *slog.Logger) error {
 	if err == nil {
 		err = c.close()
 	}
-	return errors.Join(basesErr, err)
+	return errors.Join(basesErr, err, checkKeyFiles(cfg))
 }

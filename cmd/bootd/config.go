@@ -31,6 +31,14 @@ type Config struct {
 	// below it nothing more is written, and boots go on from memory.
 	// Default: 64.
 	Reserve int64 `yaml:"reserve_mib"`
+	// Keys says with what private files are encrypted. Default: they are not.
+	Keys Keys `yaml:"keys"`
+	// Authority is who issues certificates. Default: bootd's own, made at the
+	// first start.
+	Authority Authority `yaml:"authority"`
+	// Certificates are shown to clients instead of the authority's, for the host
+	// names that they cover; read again when they change. Default: none.
+	Certificates []Certificate `yaml:"certificates"`
 	// Listen says where bootd can be reached.
 	Listen Listen `yaml:"listen"`
 	// TFTP limits who is answered by TFTP.
@@ -61,6 +69,10 @@ type Listen struct {
 	HTTPS   string `yaml:"https"`   // default ":443"
 	Metrics string `yaml:"metrics"` // default "127.0.0.1:9090"; must be a loopback address
 	Admin   string `yaml:"admin"`   // path of the Unix socket; default <state_dir>/admin.sock
+	// LegacyHTTPS serves files of sets to firmware that knows nothing better than
+	// RSA key exchange, which has no forward secrecy (OVMF 2022.11). Default "":
+	// off.
+	LegacyHTTPS string `yaml:"legacy_https"`
 }
 
 // TFTP limits who is answered.
@@ -147,6 +159,17 @@ func (c *Config) resolvePaths(dir string) {
 		abs(&c.Artifacts.Bases[i])
 	}
 	abs(&c.Butane)
+	for _, path := range []*string{
+		&c.Keys.PassphraseFile, &c.Keys.AgeIdentity, &c.Authority.Certificate, &c.Authority.Key,
+		&c.Authority.StepCA.Root, &c.Authority.StepCA.PasswordFile,
+	} {
+		abs(path)
+	}
+	c.Certificates = slices.Clone(c.Certificates)
+	for i := range c.Certificates {
+		abs(&c.Certificates[i].Certificate)
+		abs(&c.Certificates[i].Key)
+	}
 	abs(&c.Listen.Admin)
 	c.Images = slices.Clone(c.Images)
 	for i := range c.Images {
@@ -184,6 +207,13 @@ func (c Config) Validate() error {
 	if c.Log.Format != "text" && c.Log.Format != "json" {
 		add("log.format: %q is neither text nor json", c.Log.Format)
 	}
+	errs = append(errs, c.Keys.kek().Validate())
+	errs = append(errs, c.Authority.validate()...)
+	for i, f := range c.Certificates {
+		if f.Certificate == "" || f.Key == "" {
+			add("certificates[%d]: wants both certificate and key; they may be the same file", i)
+		}
+	}
 	errs = append(errs, c.Listen.validate()...)
 	errs = append(errs, c.validateImages()...)
 	errs = append(errs, c.validateMachines()...)
@@ -199,8 +229,15 @@ func (l Listen) validate() []error {
 	var errs []error
 	taken := map[string]string{}
 	for _, a := range []struct{ field, value string }{
-		{"listen.tftp", l.TFTP}, {"listen.http", l.HTTP}, {"listen.https", l.HTTPS}, {"listen.metrics", l.Metrics},
+		{"listen.tftp", l.TFTP},
+		{"listen.http", l.HTTP},
+		{"listen.https", l.HTTPS},
+		{"listen.legacy_https", l.LegacyHTTPS},
+		{"listen.metrics", l.Metrics},
 	} {
+		if a.field == "listen.legacy_https" && a.value == "" {
+			continue
+		}
 		host, port, err := net.SplitHostPort(a.value)
 		number, portErr := strconv.ParseUint(port, 10, 16)
 		ip := net.ParseIP(host)

@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/nestboot/nestboot/ipxebuild"
+	"github.com/nestboot/nestboot/pki"
 )
 
 const example = "../../docs/bootd.yaml"
@@ -78,20 +79,26 @@ func TestValidateNamesEveryFault(t *testing.T) {
 		"artifacts.bases: a path is empty": func(c *Config) { c.Artifacts.Bases = []string{""} },
 		"grace_seconds":                    func(c *Config) { c.Grace = -1 },
 		"reserve_mib":                      func(c *Config) { c.Reserve = -1 },
-		"log.level":                        func(c *Config) { c.Log.Level = "loud" },
-		"log.format":                       func(c *Config) { c.Log.Format = "xml" },
-		"listen.tftp":                      func(c *Config) { c.Listen.TFTP = "69" },
-		"listen.http":                      func(c *Config) { c.Listen.HTTP = "host:80" },
-		"listen.https":                     func(c *Config) { c.Listen.HTTPS = ":https" },
-		"listen.metrics":                   func(c *Config) { c.Listen.Metrics = ":9090" },
-		"default_image: there is no image": func(c *Config) { c.DefaultImage = "gone" },
-		"machines[0].uuid":                 func(c *Config) { c.Machines = []Machine{{}} },
-		"machines[0].name":                 func(c *Config) { c.Machines = []Machine{{Name: "a b"}} },
-		"machines[0].image: there is no":   func(c *Config) { c.Machines = []Machine{{Image: "gone"}} },
-		"images[0].name":                   func(c *Config) { c.Images = []Image{{Name: "../x"}} },
-		"images[0].arch":                   func(c *Config) { c.Images = []Image{{Arch: "vax"}} },
-		"images[0].args: kernel argument":  func(c *Config) { c.Images = []Image{{Args: []string{`a"b`}}} },
-		"images[1].name: image x is there": func(c *Config) { c.Images = []Image{{Name: "x"}, {Name: "x"}} },
+		"keys: passphrase_file and credential are set": func(c *Config) { c.Keys = Keys{PassphraseFile: "a", Credential: "b"} },
+		"keys.credential is":                           func(c *Config) { c.Keys.Credential = "../x" },
+		"authority: wants both":                        func(c *Config) { c.Authority.Key = "a" },
+		"authority.step_ca.root: is required":          func(c *Config) { c.Authority.StepCA.URL = "https://ca" },
+		"certificates[0]: wants both":                  func(c *Config) { c.Certificates = []Certificate{{Key: "a"}} },
+		"listen.legacy_https":                          func(c *Config) { c.Listen.LegacyHTTPS = "8443" },
+		"log.level":                                    func(c *Config) { c.Log.Level = "loud" },
+		"log.format":                                   func(c *Config) { c.Log.Format = "xml" },
+		"listen.tftp":                                  func(c *Config) { c.Listen.TFTP = "69" },
+		"listen.http":                                  func(c *Config) { c.Listen.HTTP = "host:80" },
+		"listen.https":                                 func(c *Config) { c.Listen.HTTPS = ":https" },
+		"listen.metrics":                               func(c *Config) { c.Listen.Metrics = ":9090" },
+		"default_image: there is no image":             func(c *Config) { c.DefaultImage = "gone" },
+		"machines[0].uuid":                             func(c *Config) { c.Machines = []Machine{{}} },
+		"machines[0].name":                             func(c *Config) { c.Machines = []Machine{{Name: "a b"}} },
+		"machines[0].image: there is no":               func(c *Config) { c.Machines = []Machine{{Image: "gone"}} },
+		"images[0].name":                               func(c *Config) { c.Images = []Image{{Name: "../x"}} },
+		"images[0].arch":                               func(c *Config) { c.Images = []Image{{Arch: "vax"}} },
+		"images[0].args: kernel argument":              func(c *Config) { c.Images = []Image{{Args: []string{`a"b`}}} },
+		"images[1].name: image x is there":             func(c *Config) { c.Images = []Image{{Name: "x"}, {Name: "x"}} },
 		"machines[1].uuid: machine 4c4c4544": func(c *Config) {
 			c.Machines = []Machine{{UUID: "4c4c4544-0042-3510-8052-b4c04f564433"}, {UUID: "4C4C4544-0042-3510-8052-B4C04F564433"}}
 		},
@@ -141,4 +148,11 @@ func TestREADMEsConfigurationIsGood(t *testing.T) {
 	require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
 	_, err = loadConfig(path)
 	require.NoError(t, err)
+}
+
+// TestManualHasTheStepTemplate keeps the manual's template the one that works.
+func TestManualHasTheStepTemplate(t *testing.T) {
+	manual, err := os.ReadFile("../../docs/trust.md")
+	require.NoError(t, err)
+	require.Contains(t, string(manual), "```\n"+pki.StepTemplate+"```\n")
 }

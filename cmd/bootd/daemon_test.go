@@ -29,7 +29,7 @@ type running struct {
 	t      *testing.T
 	dir    string
 	config string
-	ports  struct{ tftp, http, https, metrics string }
+	ports  struct{ tftp, http, https, legacy, metrics string }
 	log    *buffer
 	cancel context.CancelFunc
 	done   chan error
@@ -58,10 +58,13 @@ func newDaemon(t *testing.T, extra string) *running {
 	t.Helper()
 	d := &running{t: t, dir: t.TempDir(), log: &buffer{}}
 	d.config = filepath.Join(d.dir, "bootd.yaml")
-	for _, p := range []*string{&d.ports.http, &d.ports.https, &d.ports.metrics} {
+	var taken []net.Listener // all at once, so that they differ
+	for _, p := range []*string{&d.ports.http, &d.ports.https, &d.ports.legacy, &d.ports.metrics} {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		require.NoError(t, err)
-		*p = l.Addr().String()
+		*p, taken = l.Addr().String(), append(taken, l)
+	}
+	for _, l := range taken {
 		require.NoError(t, l.Close())
 	}
 	c, err := net.ListenPacket("udp", "127.0.0.1:0")
@@ -164,6 +167,23 @@ func (d *running) edit(old, with string) {
 // organization.
 func (d *running) admin(method, path, body string, status int, out any) {
 	d.t.Helper()
+	got, data := d.adminAsk(method, path, body)
+	require.Equal(d.t, status, got, "%s", data)
+	if out != nil {
+		require.NoError(d.t, json.Unmarshal(data, out))
+	}
+}
+
+// adminBytes is an answer of the admin API that is no JSON.
+func (d *running) adminBytes(path string) []byte {
+	d.t.Helper()
+	status, data := d.adminAsk(http.MethodGet, path, "")
+	require.Equal(d.t, http.StatusOK, status, "%s", data)
+	return data
+}
+
+func (d *running) adminAsk(method, path, body string) (int, []byte) {
+	d.t.Helper()
 	var dialer net.Dialer
 	c := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return dialer.DialContext(ctx, "unix", filepath.Join(d.dir, "state/admin.sock"))
@@ -181,11 +201,7 @@ func (d *running) admin(method, path, body string, status int, out any) {
 	_, orgs := ask(http.MethodGet, "", "")
 	org := regexp.MustCompile(`"id":"([0-9a-f-]{36})"`).FindSubmatch(orgs)
 	require.Len(d.t, org, 2)
-	got, data := ask(method, "/"+string(org[1])+path, body)
-	require.Equal(d.t, status, got, "%s", data)
-	if out != nil {
-		require.NoError(d.t, json.Unmarshal(data, out))
-	}
+	return ask(method, "/"+string(org[1])+path, body)
 }
 
 // machines is the admin API's list of machines.
@@ -257,4 +273,43 @@ func (d *running) client(set string) *http.Client {
 	}}
 	d.t.Cleanup(tr.CloseIdleConnections)
 	return &http.Client{Transport: tr}
+}
+
+// dialer connects somewhere.
+type dialer func(ctx context.Context, network, addr string) (net.Conn, error)
+
+// dialTo connects to one address, whatever is asked for.
+func dialTo(addr string) dialer {
+	return func(ctx context.Context, network, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, network, addr)
+	}
+}
+
+// watchClose closes a channel when the other side has closed a connection.
+func watchClose(dial dialer, closed chan struct{}) dialer {
+	return func(ctx context.Context, network, addr string) (net.Conn, error) {
+		c, err := dial(ctx, network, addr)
+		return &watched{Conn: c, once: &sync.Once{}, closed: closed}, err
+	}
+}
+
+type watched struct {
+	net.Conn
+	once   *sync.Once
+	closed chan struct{}
+}
+
+func (w *watched) Read(p []byte) (int, error) {
+	n, err := w.Conn.Read(p)
+	if err != nil {
+		w.once.Do(func() {
+			select {
+			case <-w.closed:
+			default:
+				close(w.closed)
+			}
+		})
+	}
+	return n, err
 }

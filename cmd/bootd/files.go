@@ -15,6 +15,9 @@ import (
 	"github.com/nestboot/nestboot/artifact"
 	"github.com/nestboot/nestboot/boot"
 	"github.com/nestboot/nestboot/httpboot"
+	"github.com/nestboot/nestboot/ipxebuild"
+	"github.com/nestboot/nestboot/pki"
+	"github.com/nestboot/nestboot/pki/links"
 	"github.com/nestboot/nestboot/tftp"
 )
 
@@ -58,7 +61,50 @@ func (s *site) openHTTP(ctx context.Context, name string, secure bool) (httpboot
 
 // download serves the files of sets to whoever has a set's address.
 func (s *site) download(ctx context.Context, token, name string) (httpboot.Artifact, error) {
-	return asArtifact(s.sets.Download(ctx, token, name))
+	f, err := s.sets.Download(ctx, token, name)
+	if errors.Is(err, fs.ErrNotExist) && errors.Unwrap(err) != nil { // it says that no set has the token
+		err = &pki.Refusal{Code: pki.CodeUnknownToken, Reason: err.Error()}
+	}
+	return asArtifact(f, err)
+}
+
+// uefi serves the EFI files of a set to whoever has one of its UEFI HTTP Boot
+// URLs, and beside them the set's script, under the name that iPXE asks for.
+// That the URL was made is the choice to expose them, so the set's own exposure
+// is not asked.
+func (s *site) uefi(ctx context.Context, token, name string, secure bool) (httpboot.Artifact, pki.Identity, error) {
+	over := links.HTTP
+	if secure {
+		over = links.HTTPS
+	}
+	id, link, err := s.who.links.Find(links.UEFI, token, over, time.Now())
+	if err != nil {
+		return httpboot.Artifact{}, id, err
+	}
+	set, ok := s.sets.Get(link.Set)
+	if !ok || set.Status == artifact.Deleting { // its URLs end with it
+		return httpboot.Artifact{}, id, fs.ErrNotExist
+	}
+	switch set.Status {
+	case artifact.Failed: // it says why
+		a, err := asArtifact(s.sets.Render(ctx, link.Set, name))
+		return a, id, err
+	case artifact.Expired:
+		reason := fmt.Sprintf("set %s has expired; to change that: nestctl artifact create", set.Spec.Name)
+		return httpboot.Artifact{}, id, &httpboot.Withheld{Code: artifact.CodeExpired, Reason: reason}
+	}
+	for _, f := range set.Files {
+		efi := f.Name == name && (f.Format == ipxebuild.FormatEFIAMD64 || f.Format == ipxebuild.FormatEFIARM64)
+		if !efi && (name != ipxebuild.ScriptName || f.Format != ipxebuild.FormatChain) {
+			continue
+		}
+		if efi {
+			s.who.links.Used(links.UEFI, link.ID, "", time.Now())
+		}
+		a, err := asArtifact(s.sets.Render(ctx, link.Set, f.Name))
+		return a, id, err
+	}
+	return httpboot.Artifact{}, id, fs.ErrNotExist
 }
 
 func asArtifact(f artifact.File, err error) (httpboot.Artifact, error) {

@@ -14,6 +14,7 @@ import (
 type sockets struct {
 	tftp                 *net.UDPConn
 	http, https, metrics net.Listener
+	legacy               net.Listener // nil: off
 }
 
 func openSockets(ctx context.Context, l Listen) (*sockets, error) {
@@ -32,6 +33,9 @@ func openSockets(ctx context.Context, l Listen) (*sockets, error) {
 	}
 	s.http = tcp("listen.http", l.HTTP)
 	s.https = tcp("listen.https", l.HTTPS)
+	if l.LegacyHTTPS != "" {
+		s.legacy = tcp("listen.legacy_https", l.LegacyHTTPS)
+	}
 	s.metrics = tcp("listen.metrics", l.Metrics)
 	if err := errors.Join(errs...); err != nil {
 		s.close()
@@ -45,7 +49,7 @@ func (s *sockets) close() {
 	if s.tftp != nil {
 		_ = s.tftp.Close()
 	}
-	for _, l := range []net.Listener{s.http, s.https, s.metrics} {
+	for _, l := range []net.Listener{s.http, s.https, s.legacy, s.metrics} {
 		if l != nil {
 			_ = l.Close()
 		}
@@ -114,10 +118,11 @@ func removeSocket(path string) error {
 }
 
 // urlOf is the URL of a host name on a listener's port.
-func urlOf(host string, l net.Listener) string {
+func urlOf(scheme, host string, l net.Listener) string {
 	_, port, err := net.SplitHostPort(l.Addr().String())
-	if err != nil || port == "443" { // a TCP listener always has a port
-		return "https://" + host
+	usual := map[string]string{"https": "443", "http": "80"}[scheme]
+	if err != nil || port == usual { // a TCP listener always has a port
+		return scheme + "://" + host
 	}
-	return "https://" + net.JoinHostPort(host, port)
+	return scheme + "://" + net.JoinHostPort(host, port)
 }

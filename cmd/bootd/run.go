@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/nestboot/nestboot/artifact"
+	"github.com/nestboot/nestboot/pki/links"
 )
 
 type options struct {
@@ -83,6 +84,11 @@ func (s *site) warnAtStart(ctx context.Context) {
 			s.log.WarnContext(ctx, "a set is exposed", "set", i.Spec.Name, "means", i.Spec.Consequence())
 		}
 	}
+	for _, l := range slices.Concat(s.who.links.List(links.Chain), s.who.links.List(links.UEFI)) {
+		if slices.Contains(l.Protocols, links.HTTP) {
+			s.log.WarnContext(ctx, "a URL answers over plain HTTP", "kind", l.Kind, "name", l.Name, "id", l.ID, "means", l.Consequence())
+		}
+	}
 	if len(sets) == 0 {
 		s.log.WarnContext(ctx, "there is no artifact set yet; make the first one: nestctl artifact create rack1 --serve tftp")
 	}
@@ -95,13 +101,15 @@ func (s *site) warnAtStart(ctx context.Context) {
 func (s *site) serve(ctx context.Context, hup <-chan os.Signal, reload func()) error {
 	servers, ctx := errgroup.WithContext(ctx)
 	servers.Go(func() error { return s.tftpServer().Serve(ctx, s.sockets.tftp) })
-	servers.Go(func() error { return s.httpServer().Serve(ctx, s.sockets.http, s.sockets.https) })
+	servers.Go(func() error { return s.httpServer().Serve(ctx, s.sockets.http, s.sockets.https, s.sockets.legacy) })
 	servers.Go(func() error { return serveHTTP(ctx, s.admin, s.api()) })
 	servers.Go(func() error { return serveHTTP(ctx, s.sockets.metrics, s.metrics.handler(s.ready)) })
 	servers.Go(func() error { return s.authority.Run(ctx) })
+	servers.Go(func() error { return s.serving.Run(ctx) })
 	servers.Go(func() error { return s.grants.Run(ctx) })
+	servers.Go(func() error { s.who.watch(ctx); return nil })
 	servers.Go(func() error { onHangup(ctx, hup, reload); return nil })
-	s.log.InfoContext(ctx, "bootd answers", "version", version(), "boot", s.names.BootURL, "ipxe", s.names.IPXEURL,
+	s.log.InfoContext(ctx, "bootd answers", "version", version(), "boot", s.names.BootURL, "ipxe", s.names.ipxeURL(s.names.IPXE),
 		"tftp", s.sockets.tftp.LocalAddr().String(), "http", s.sockets.http.Addr().String(), "sets", len(s.sets.List()))
 	notify(s.log, daemon.SdNotifyReady)
 	<-ctx.Done()
@@ -164,7 +172,7 @@ func (s *site) reloadFiles(ctx context.Context, path string) (Config, error) {
 	if err != nil {
 		return cfg, err
 	}
-	stock, err := artifact.OpenBases(ctx, bundles, s.basesDir(), s.log)
+	stock, err := artifact.OpenBases(ctx, bundles, s.path("bases"), s.log)
 	if err != nil {
 		return cfg, errors.Join(err, next.close())
 	}

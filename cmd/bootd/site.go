@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -22,6 +21,8 @@ import (
 	"github.com/nestboot/nestboot/inventory"
 	"github.com/nestboot/nestboot/ipxebuild"
 	"github.com/nestboot/nestboot/pki"
+	"github.com/nestboot/nestboot/pki/serving"
+	"github.com/nestboot/nestboot/pki/vault"
 	"github.com/nestboot/nestboot/store"
 )
 
@@ -39,18 +40,28 @@ type site struct {
 	log       *slog.Logger
 	sockets   *sockets
 	catalogue *atomic.Pointer[catalogue]
-	names     httpboot.Names
+	names     names
 	metrics   *metrics
 	org       string
 	admin     net.Listener
-	sets      *artifact.Sets
+	vault     *vault.Vault
 	store     *store.Store
 	authority *pki.Authority
+	serving   *serving.Certificates
+	sets      *artifact.Sets
+	who       *who
 	grants    *pki.Grants
 	machines  *inventory.Machines
 	journal   *inventory.Journal
 	books     sync.WaitGroup // journal, register and uses of sets
 	stop      context.CancelFunc
+}
+
+// names are the host names that machines use, and their URLs. IPXE is that of
+// the first generation of roots.
+type names struct {
+	Boot, IPXE, BootURL, HTTPURL string
+	ipxeURL                      func(host string) string
 }
 
 // openSite opens the state. What was opened is closed again when a later part
@@ -62,8 +73,9 @@ func openSite(ctx context.Context, c siteConfig) (s *site, err error) {
 			err = errors.Join(err, s.close())
 		}
 	}()
-	s.names = httpboot.Names{Boot: "boot." + c.Domain, IPXE: "ipxe." + c.Domain}
-	s.names.BootURL, s.names.IPXEURL = urlOf(s.names.Boot, c.sockets.https), urlOf(s.names.IPXE, c.sockets.https)
+	s.names = names{Boot: "boot." + c.Domain, IPXE: "ipxe." + c.Domain}
+	s.names.BootURL, s.names.HTTPURL = urlOf("https", s.names.Boot, c.sockets.https), urlOf("http", s.names.Boot, c.sockets.http)
+	s.names.ipxeURL = func(host string) string { return urlOf("https", host, c.sockets.https) }
 	if err := checkStateDir(c.StateDir); err != nil {
 		return s, err
 	}
@@ -80,49 +92,7 @@ func openSite(ctx context.Context, c siteConfig) (s *site, err error) {
 	return s, nil
 }
 
-func (s *site) openState(ctx context.Context) (err error) {
-	s.store, err = store.Open(ctx, store.Config{
-		Dir: filepath.Join(s.cfg.StateDir, "store"), Log: s.log, Reserve: s.cfg.Reserve << 20,
-	})
-	if err != nil {
-		return err
-	}
-	s.authority, err = pki.Open(ctx, pki.Config{
-		Dir: filepath.Join(s.cfg.StateDir, "pki"), Store: s.store, Log: s.log,
-		Hosts: []string{s.names.Boot, s.names.IPXE}, Addrs: s.cfg.Addresses,
-	})
-	if err != nil {
-		return err
-	}
-	if s.grants, err = pki.OpenGrants(ctx, s.store, s.log, time.Now); err != nil {
-		return err
-	}
-	if s.machines, err = inventory.OpenMachines(s.store, s.log); err != nil {
-		return err
-	}
-	if s.journal, err = inventory.OpenJournal(ctx, s.store, s.log, s.metrics.observe); err != nil {
-		return err
-	}
-	s.org, err = inventory.Organization(ctx, s.store)
-	return err
-}
-
-// basesDir is where imported binaries are kept.
-func (s *site) basesDir() string { return filepath.Join(s.cfg.StateDir, "bases") }
-
-func (s *site) openSets(ctx context.Context, bundles []ipxebuild.Bundle) error {
-	stock, err := artifact.OpenBases(ctx, bundles, s.basesDir(), s.log)
-	if err != nil {
-		return err
-	}
-	s.sets, err = artifact.Open(ctx, artifact.Config{
-		Dir: filepath.Join(s.cfg.StateDir, "sets"), URL: s.names.IPXEURL, Store: s.store, Authority: s.authority,
-		Stock: stock, Log: s.log, Now: time.Now,
-	})
-	return err
-}
-
-// keepBooks runs journal, register and sets apart from the servers, because
+// keepBooks runs journal, register, sets, URLs and trusted certificates apart from the servers, because
 // they must outlive them: the last events and uses count too.
 func (s *site) keepBooks() {
 	ctx, cancel := context.WithCancel(context.Background())
@@ -130,6 +100,8 @@ func (s *site) keepBooks() {
 	s.books.Go(func() { s.journal.Run(ctx) })
 	s.books.Go(func() { s.machines.Run(ctx) })
 	s.books.Go(func() { s.sets.Run(ctx) })
+	s.books.Go(func() { s.who.trusted.Run(ctx) })
+	s.books.Go(func() { _ = s.who.links.Run(ctx) }) // it always ends with nil
 }
 
 // close ends the books and then closes what openSite opened, the last first.
@@ -171,25 +143,34 @@ func (s *site) record(e boot.Event) {
 
 func (s *site) api() http.Handler {
 	return &admin.API{
-		Org: s.org, BootURL: s.names.BootURL, Machines: s.machines, Journal: s.journal, Artifacts: s.sets, Log: s.log, Version: version(),
+		Org: s.org, BootURL: s.names.BootURL, HTTPURL: s.names.HTTPURL, IPXEURL: s.names.ipxeURL,
+		Machines: s.machines, Journal: s.journal, Artifacts: s.sets,
+		Authority: s.authority, Trusted: s.who.trusted, Links: s.who.links, Servers: s.serving.Status,
+		Identify: s.who.identify, Explain: s.who.explain, Log: s.log, Now: time.Now, Version: version(),
 	}
 }
 
 func (s *site) httpServer() *httpboot.Server {
 	return &httpboot.Server{
-		Names: s.names, Authority: s.authority, Grants: s.grants, Log: s.log, Now: time.Now,
-		Grace: time.Duration(s.cfg.Grace) * time.Second,
+		Grants: s.grants, Log: s.log, Now: time.Now, Grace: time.Duration(s.cfg.Grace) * time.Second,
 		Site: httpboot.Site{
-			Inventory: func() boot.Inventory { return s.catalogue.Load().inventory },
-			Base:      s.base,
-			Artifact:  s.openHTTP,
-			Download:  s.download,
-			Member:    s.sets.Member,
-			Image:     func(image, file string) (httpboot.ImageFile, bool) { return s.catalogue.Load().file(image, file) },
-			Begin:     func(r boot.Request) string { return s.journal.Boots.Begin(r.Addr, r.UUID, r.MAC, time.Now()) },
-			Saw:       s.saw,
-			Done:      func(uuid, bootID string) { s.machines.Done(uuid, bootID, time.Now()) },
-			Record:    s.record,
+			Hosts:       s.host,
+			Roots:       s.roots,
+			Identify:    s.who.identify,
+			IdentifyURL: s.who.identifyURL,
+			Good:        s.who.good,
+			Changed:     s.who.changes.changed,
+			Member:      s.member,
+			Artifact:    s.openHTTP,
+			Download:    s.download,
+			UEFI:        s.uefi,
+			Inventory:   func() boot.Inventory { return s.catalogue.Load().inventory },
+			Base:        s.base,
+			Image:       func(image, file string) (httpboot.ImageFile, bool) { return s.catalogue.Load().file(image, file) },
+			Begin:       func(r boot.Request) string { return s.journal.Boots.Begin(r.Addr, r.UUID, r.MAC, time.Now()) },
+			Saw:         s.saw,
+			Done:        func(uuid, bootID string) { s.machines.Done(uuid, bootID, time.Now()) },
+			Record:      s.record,
 		},
 	}
 }
@@ -203,7 +184,7 @@ func (s *site) base() (ignition.Base, error) {
 }
 
 func (s *site) saw(r boot.Request, p boot.Plan, id string) {
-	s.sets.Used(r.Credential.Set, r.UUID, 1, time.Now())
+	s.used(r, time.Now())
 	if p.Action == boot.ActBoot {
 		s.journal.Boots.Started(r.Addr, id)
 	}

@@ -27,6 +27,7 @@ type set struct {
 	Base        string            `json:"base"`
 	Exposure    []string          `json:"exposure"`
 	Means       string            `json:"exposure_means"`
+	Generation  int               `json:"generation"`
 	Options     ipxebuild.Options `json:"options"`
 	Certificate *struct {
 		Serial   string    `json:"serial"`
@@ -39,6 +40,11 @@ type set struct {
 		Machine string    `json:"machine"`
 		At      time.Time `json:"at"`
 	} `json:"used_by"`
+}
+
+// setAnswer is an answer about one set.
+type setAnswer struct {
+	Set set `json:"ipxe_boot_artifact"`
 }
 
 type setFile struct {
@@ -60,7 +66,7 @@ func artifacts(socket *string) *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(artifactCreate(socket), artifactList(socket), artifactShow(socket), artifactUpdate(socket),
-		artifactDelete(socket), artifactDownload(socket), artifactBuild(), artifactInspect())
+		artifactDelete(socket), artifactRenew(socket), artifactDownload(socket), artifactBuild(), artifactInspect())
 	return cmd
 }
 
@@ -116,25 +122,16 @@ func artifactList(socket *string) *cobra.Command {
 }
 
 func artifactShow(socket *string) *cobra.Command {
-	var output string
+	var output *format
 	cmd := onSet(socket, &cobra.Command{
 		Use: "show NAME", Short: "Show a set, its files and their addresses", Args: cobra.ExactArgs(1),
 		Long: "Show a set by its name or number: what it is made of, its files as DHCP names them, and their\n" +
 			"addresses. An address has a token: whoever has it can read the set's private key.",
 	}, func(cmd *cobra.Command, c *client, s set, _ []string) error {
-		if err := checkOutput(output); err != nil {
-			return err
-		}
-		if output == "json" {
-			var answer any
-			if err := c.get(cmd.Context(), setPath(s), &answer); err != nil {
-				return err
-			}
-			return printJSON(cmd.OutOrStdout(), answer)
-		}
-		return printDetails(cmd.OutOrStdout(), s, true)
+		show := func(w io.Writer, a setAnswer) error { return printDetails(w, a.Set, true) }
+		return tell(cmd.Context(), c, cmd.OutOrStdout(), output, http.MethodGet, setPath(s), nil, show)
 	})
-	cmd.Flags().StringVarP(&output, "output", "o", "table", "table or json")
+	output = outputFlag(cmd)
 	return cmd
 }
 
@@ -150,9 +147,7 @@ func artifactUpdate(socket *string) *cobra.Command {
 		if len(serve)+len(withdraw) == 0 {
 			return fmt.Errorf("nothing to change: say --serve or --withdraw with https, http or tftp")
 		}
-		var answer struct {
-			Set set `json:"ipxe_boot_artifact"`
-		}
+		var answer setAnswer
 		change := map[string][]string{"serve": serve, "withdraw": withdraw}
 		if err := c.call(cmd.Context(), http.MethodPatch, setPath(s), change, &answer); err != nil {
 			return err
@@ -171,16 +166,16 @@ const serveHelp = "A set holds a private key. Over https its files lie at addres
 func artifactDelete(socket *string) *cobra.Command {
 	return onSet(socket, &cobra.Command{
 		Use: "delete NAME", Short: "Delete a set: its certificate is refused from then on", Args: cobra.ExactArgs(1),
-		Long: "Delete a set. At once, its files are served no longer and its certificate is refused, on open\n" +
-			"connections too from their next request on, and boots that have begun get no config. A transfer\n" +
-			"that runs goes on to its end. It cannot be undone: a set of the same name is another one.\n" +
+		Long: "Delete a set. At once, its files are served no longer, its certificate and its UEFI URLs are refused,\n" +
+			"connections that showed them are closed, and boots that have begun get no config. It cannot be\n" +
+			"undone: a set of the same name is another one.\n" +
 			"`nestctl artifact show NAME` tells which machines used it last.",
 	}, func(cmd *cobra.Command, c *client, s set, _ []string) error {
 		var answer any
 		if err := c.call(cmd.Context(), http.MethodDelete, setPath(s), nil, &answer); err != nil {
 			return err
 		}
-		_, err := fmt.Fprintf(cmd.OutOrStdout(), "set %s is deleted: its certificate is refused and its files are not served.\n", s.Name)
+		_, err := fmt.Fprintf(cmd.OutOrStdout(), "set %s is deleted: its certificate and its URLs are refused and its files are not served.\n", s.Name)
 		return err
 	})
 }

@@ -34,7 +34,7 @@ func artifactBuild() *cobra.Command {
 			"goes into the files and nowhere else.\n\n" +
 			"Certificate and key are PEM, DER or PKCS #12; passwords are asked for on the terminal. Stock binaries\n" +
 			"come from Debian's packages ipxe, pxelinux, isolinux and syslinux-common, or from --base. bootd lets\n" +
-			"only machines with certificates of its own authority boot, so far.",
+			"its machines boot once their authority is registered or the certificate pinned: nestctl trust add.",
 		Example: "  nestctl artifact build --name rack1 --cert rack1.pem --key rack1.key --root root.pem \\\n" +
 			"    --url https://ipxe.example.com --out rack1\n" +
 			"  nestctl artifact build --name rack1 --cert rack1.p12 --root root.pem --url https://ipxe.example.com --out rack1",

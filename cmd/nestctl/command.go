@@ -23,7 +23,7 @@ func command() *cobra.Command {
 	socket := cmp.Or(os.Getenv("NESTBOOT_SOCKET"), defaultSocket)
 	root := &cobra.Command{
 		Use:           "nestctl",
-		Short:         "Make artifact sets, and look at what bootd knows and does",
+		Short:         "Make artifact sets, say who may boot, and look at what bootd knows and does",
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
@@ -33,7 +33,8 @@ func command() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	machine.AddCommand(machineList(&socket))
-	root.AddCommand(artifacts(&socket), bases(&socket), machine, events(&socket), versionCommand())
+	root.AddCommand(artifacts(&socket), bases(&socket), authority(&socket), trust(&socket), urls(&socket), certificates(&socket),
+		authentication(&socket), machine, events(&socket), versionCommand())
 	return root
 }
 
@@ -48,13 +49,13 @@ func machineList(socket *string) *cobra.Command {
 
 func printMachines(w io.Writer, machines []inventory.Record) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	_, err := fmt.Fprintln(t, "ID\tNAME\tSTATUS\tUUID\tMAC\tADDRESS\tIMAGE\tSET\tLAST SEEN")
+	_, err := fmt.Fprintln(t, "ID\tNAME\tSTATUS\tUUID\tMAC\tADDRESS\tIMAGE\tBY\tLAST SEEN")
 	for _, m := range machines {
 		if err != nil {
 			break
 		}
 		_, err = fmt.Fprintf(t, "%d\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n",
-			m.ID, m.Name, m.Status, m.UUID, m.MAC, m.Addr, cmp.Or(m.Image, "-"), m.Set, m.LastSeen.Format(time.RFC3339))
+			m.ID, m.Name, m.Status, m.UUID, m.MAC, m.Addr, cmp.Or(m.Image, "-"), cmp.Or(printable(m.Credential), m.Set, "-"), m.LastSeen.Format(time.RFC3339))
 	}
 	if err != nil {
 		return fmt.Errorf("print machines: %w", err)
@@ -63,21 +64,19 @@ func printMachines(w io.Writer, machines []inventory.Record) error {
 }
 
 func events(socket *string) *cobra.Command {
-	var output, bootID string
+	var bootID string
+	var output *format
 	var follow bool
 	cmd := &cobra.Command{
 		Use:   "events",
 		Short: "Show what happened on the way of machines, as a timeline",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := checkOutput(output); err != nil {
-				return err
-			}
 			c, err := dial(cmd.Context(), *socket)
 			if err != nil {
 				return err
 			}
-			show := printer(cmd.OutOrStdout(), output == "json", bootID)
+			show := printer(cmd.OutOrStdout(), output.value == "json", bootID)
 			if follow {
 				return c.follow(cmd.Context(), 0, show)
 			}
@@ -95,7 +94,7 @@ func events(socket *string) *cobra.Command {
 			return nil
 		},
 	}
-	cmd.Flags().StringVarP(&output, "output", "o", "table", "table or json (one object per line)")
+	output = outputFlag(cmd, "table", "json") // json: one object per line
 	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on with events as they come")
 	cmd.Flags().StringVar(&bootID, "boot", "", "only events of the boot with this `id`")
 	return cmd
@@ -120,19 +119,6 @@ func printer(w io.Writer, asJSON bool, bootID string) func(boot.Event) error {
 		_, err := io.WriteString(w, line)
 		return err
 	}
-}
-
-func printJSON(w io.Writer, v any) error {
-	e := json.NewEncoder(w)
-	e.SetIndent("", "  ")
-	return e.Encode(v)
-}
-
-func checkOutput(o string) error {
-	if o != "table" && o != "json" {
-		return fmt.Errorf("--output %q is neither table nor json", o)
-	}
-	return nil
 }
 
 func versionCommand() *cobra.Command {

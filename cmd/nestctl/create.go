@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"net/http"
 	"slices"
 	"strconv"
@@ -32,7 +33,8 @@ type newSet struct {
 func artifactCreate(socket *string) *cobra.Command {
 	var n newSet
 	var serve []string
-	var expires, output string
+	var expires string
+	var output *format
 	var options *setOptions
 	cmd := &cobra.Command{
 		Use: "create NAME", Short: "Make an artifact set", Args: cobra.ExactArgs(1),
@@ -43,9 +45,6 @@ func artifactCreate(socket *string) *cobra.Command {
 			"  nestctl artifact create rack1 --serve http,tftp     # and by UEFI HTTP Boot\n" +
 			"  nestctl artifact create visit --expires 30d --machine 4c4c4544-0042-3510-8052-b4c04f564433",
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
-			if err := checkOutput(output); err != nil {
-				return err
-			}
 			n.Name = args[0]
 			n.Exposure = withHTTPS(serve)
 			if n.ExpiresAt, err = parseExpires(expires, time.Now()); err != nil {
@@ -75,32 +74,22 @@ func artifactCreate(socket *string) *cobra.Command {
 	cmd.Flags().StringVar(&n.KeyType, "key-type", "", "`TYPE` of its key, rsa2048 or p256 (default rsa2048)")
 	cmd.Flags().StringSliceVar(&n.Machines, "machine", nil, "limit it to the machine with this `UUID`; may be repeated (default: any machine)")
 	cmd.Flags().BoolVar(&n.Keyless, "keyless", false, "put no certificate in: its machines wait until they are approved")
-	cmd.Flags().StringVarP(&output, "output", "o", "table", "table or json")
+	output = outputFlag(cmd)
 	return cmd
 }
 
-func createSet(cmd *cobra.Command, socket string, n newSet, output string) error {
+func createSet(cmd *cobra.Command, socket string, n newSet, output *format) error {
 	c, err := dial(cmd.Context(), socket)
 	if err != nil {
 		return err
 	}
-	if output == "json" {
-		var answer any
-		if err := c.call(cmd.Context(), http.MethodPost, "/ipxe_boot_artifacts", n, &answer); err != nil {
+	show := func(w io.Writer, a setAnswer) error {
+		if err := printDetails(w, a.Set, false); err != nil {
 			return err
 		}
-		return printJSON(cmd.OutOrStdout(), answer)
+		return printNextStep(w, a.Set)
 	}
-	var answer struct {
-		Set set `json:"ipxe_boot_artifact"`
-	}
-	if err := c.call(cmd.Context(), http.MethodPost, "/ipxe_boot_artifacts", n, &answer); err != nil {
-		return err
-	}
-	if err := printDetails(cmd.OutOrStdout(), answer.Set, false); err != nil {
-		return err
-	}
-	return printNextStep(cmd.OutOrStdout(), answer.Set)
+	return tell(cmd.Context(), c, cmd.OutOrStdout(), output, http.MethodPost, "/ipxe_boot_artifacts", n, show)
 }
 
 // withHTTPS are the protocols to serve a new set over; bootd knows which there

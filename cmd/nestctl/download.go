@@ -88,6 +88,18 @@ func (s set) file(want string) (setFile, error) {
 // maxDownload is beyond any file of a set.
 const maxDownload = 256 << 20
 
+// bytes reads an answer that is no JSON, of at most limit bytes.
+func (c *client) bytes(ctx context.Context, path string, limit int64) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	res, err := c.do(ctx, request{method: http.MethodGet, path: path, accept: "*/*"})
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = res.Body.Close() }() // it has been read
+	return readAll("bootd's answer", res.Body, limit)
+}
+
 // download reads a whole file and compares it with the digest that came with
 // it.
 func (c *client) download(ctx context.Context, path string) ([]byte, error) {

@@ -19,7 +19,7 @@ import (
 const maxArtifact = 64 << 20
 
 func artifactInspect() *cobra.Command {
-	var output string
+	var output *format
 	cmd := &cobra.Command{
 		Use:   "inspect FILE",
 		Short: "Show what a boot artifact is made of: iPXE, trust root, certificate, URL",
@@ -27,9 +27,6 @@ func artifactInspect() *cobra.Command {
 			"A private key inside is told of and never shown. Nothing is contacted.",
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := checkOutput(output); err != nil {
-				return err
-			}
 			data, err := readFile(args[0], maxArtifact)
 			if err != nil {
 				return err
@@ -38,13 +35,13 @@ func artifactInspect() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if output == "json" {
+			if output.value == "json" {
 				return printJSON(cmd.OutOrStdout(), r)
 			}
 			return printReport(cmd.OutOrStdout(), r, time.Now())
 		},
 	}
-	cmd.Flags().StringVarP(&output, "output", "o", "table", "table or json")
+	output = outputFlag(cmd, "table", "json")
 	return cmd
 }
 

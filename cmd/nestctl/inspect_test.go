@@ -74,5 +74,5 @@ func TestInspectRefuses(t *testing.T) {
 	_, err = nestctl(t, nil, "inspect", filepath.Join(dir, "none"))
 	require.ErrorIs(t, err, os.ErrNotExist)
 	_, err = nestctl(t, nil, "inspect", "-o", "xml", large)
-	require.ErrorContains(t, err, "neither table nor json")
+	require.ErrorContains(t, err, "want table or json")
 }

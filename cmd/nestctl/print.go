@@ -9,10 +9,15 @@ import (
 	"time"
 )
 
-// table prints rows of columns.
+// table prints rows of columns. Some of it comes from foreign certificates: what
+// a terminal would take for a command is replaced.
 func table(w io.Writer, rows [][]string) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	for _, r := range rows {
+		for i, cell := range r {
+			blank := cell[:len(cell)-len(strings.TrimLeft(cell, "\n"))]
+			r[i] = blank + printable(cell[len(blank):])
+		}
 		if _, err := fmt.Fprintln(t, strings.Join(r, "\t")); err != nil {
 			return fmt.Errorf("print: %w", err)
 		}
@@ -61,6 +66,7 @@ func printDetails(w io.Writer, s set, addresses bool) error {
 		{"Status", s.Status},
 		{"Ends", ends(s.ExpiresAt)},
 		{"Made of", "iPXE " + s.Base + " for " + strings.Join(s.Archs, ", ")},
+		{"Trust root", fmt.Sprintf("generation %d", s.Generation)},
 		{"Machines", machines},
 		{"Served over", served(s)},
 		{"", s.Means},
@@ -127,4 +133,15 @@ func printNextStep(w io.Writer, s set) error {
 	}
 	_, err := io.WriteString(w, text)
 	return err
+}
+
+// word is a name as a shell takes it.
+func word(name string) string {
+	plain := func(r rune) bool {
+		return r >= '0' && r <= '9' || r >= 'A' && r <= 'Z' || r >= 'a' && r <= 'z' || strings.ContainsRune("-_.:@%+", r)
+	}
+	if strings.ContainsFunc(name, func(r rune) bool { return !plain(r) }) {
+		return "'" + strings.ReplaceAll(name, "'", `'\''`) + "'"
+	}
+	return name
 }

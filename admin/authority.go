@@ -1,0 +1,238 @@
+package admin
+
+import (
+	"crypto/sha256"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nestboot/nestboot/artifact"
+	"github.com/nestboot/nestboot/pki"
+	"github.com/nestboot/nestboot/pki/serving"
+)
+
+// generationView is a trust root as clients see it.
+type generationView struct {
+	Number       int             `json:"number"`
+	Host         string          `json:"host"` // where machines of its sets ask
+	URL          string          `json:"url"`
+	Source       string          `json:"source"` // own, imported or step-ca
+	Newest       bool            `json:"newest"`
+	CreatedAt    time.Time       `json:"created_at"`
+	Trust        certView        `json:"trust"` // what machines of its sets trust: the root, or that of given server certificates
+	Root         certView        `json:"root"`
+	Intermediate certView        `json:"intermediate"`
+	Retired      []certView      `json:"retired"`
+	Sets         []dependentView `json:"sets"` // that need it
+}
+
+// dependentView is a set whose machines need a generation.
+type dependentView struct {
+	ID   int64  `json:"id"`
+	Name string `json:"name"`
+	// Why is empty for a set of the generation itself; else it tells which
+	// machines still come by media that are.
+	Why string `json:"why"`
+}
+
+func newCertView(c *x509.Certificate) certView {
+	return certView{c.Subject.String(), c.Issuer.String(), pki.SerialOf(c), sha256.Sum256(c.Raw), c.NotBefore, c.NotAfter}
+}
+
+func (a *API) generationView(g pki.Generation) generationView {
+	v := generationView{
+		Number: g.Number, Host: g.Host, URL: a.IPXEURL(g.Host), Source: g.Source, Newest: g.Newest, CreatedAt: g.Created,
+		Trust: newCertView(g.Root), Root: newCertView(g.Root), Intermediate: newCertView(g.Intermediate), Retired: []certView{},
+		Sets: a.depending(g.Number),
+	}
+	if root := a.Authority.Trust(g.Number); root != nil {
+		v.Trust = newCertView(root)
+	}
+	for _, c := range g.Retired {
+		v.Retired = append(v.Retired, newCertView(c))
+	}
+	return v
+}
+
+// depending are the sets whose machines need a generation.
+func (a *API) depending(number int) []dependentView {
+	list := []dependentView{}
+	for _, i := range a.Artifacts.Depending(number) {
+		v := dependentView{ID: i.ID, Name: i.Spec.Name}
+		if i.Generation != number {
+			v.Why = "media: " + strings.Join(usersOf(i, number), ", ")
+		}
+		list = append(list, v)
+	}
+	return list
+}
+
+// maxNamed is how many machines are named at once.
+const maxNamed = 3
+
+// usersOf are the machines that came to a set by a generation last.
+func usersOf(i artifact.Info, number int) []string {
+	var machines []string
+	more := 0
+	for _, u := range i.Uses {
+		if u.Generation != number {
+			continue
+		}
+		if len(machines) == maxNamed {
+			more++
+			continue
+		}
+		machines = append(machines, u.Machine)
+	}
+	if more > 0 {
+		machines = append(machines, fmt.Sprintf("and %d more", more))
+	}
+	return machines
+}
+
+// authority answers authority and what is below it.
+func (a *API) authority(w http.ResponseWriter, req *http.Request, path []string) error {
+	part := strings.Join(path[:min(len(path), 1)], "")
+	method := map[string]string{
+		"": http.MethodGet, "export": http.MethodGet, "rotate": http.MethodPost, "generations": http.MethodDelete,
+	}[part]
+	switch {
+	case method == "" || len(path) > 2 || (len(path) == 2) != (part == "generations"):
+		return notFound(req.URL.Path)
+	case req.Method != method:
+		return notAllowed(method)
+	}
+	switch part {
+	case "export":
+		return a.exportRoots(w, req)
+	case "rotate":
+		return a.rotate(w, req)
+	case "generations":
+		return a.dropGeneration(w, req, path[1])
+	}
+	return a.showAuthority(w)
+}
+
+func (a *API) showAuthority(w http.ResponseWriter) error {
+	generations := []generationView{}
+	for _, g := range a.Authority.Generations() {
+		generations = append(generations, a.generationView(g))
+	}
+	servers := append([]serving.Status{}, a.Servers()...)
+	for i := range servers {
+		servers[i].Warnings = append([]string{}, servers[i].Warnings...)
+	}
+	return answer(w, map[string]any{"authority": map[string]any{"generations": generations, "server_certificates": servers}})
+}
+
+func (a *API) rotate(w http.ResponseWriter, req *http.Request) error {
+	body, err := readBody(w, req)
+	if err != nil {
+		return err
+	}
+	var in struct {
+		Root bool `json:"root"`
+	}
+	if err := decodeFields(body, &in); err != nil {
+		return err
+	}
+	change := a.Authority.Rotate
+	if in.Root {
+		change = a.Authority.RotateRoot
+	}
+	g, err := change(req.Context())
+	if err != nil {
+		return a.cannot(req, "cannot_rotate", err)
+	}
+	return answer(w, map[string]any{"generation": a.generationView(g)})
+}
+
+// cannot tells a client why the authority refuses; the log has it too.
+func (a *API) cannot(req *http.Request, code string, err error) error {
+	if asAPIError(err) != nil {
+		return err
+	}
+	a.Log.ErrorContext(req.Context(), "authority was not changed", "err", err)
+	return &apiError{Status: http.StatusConflict, Message: err.Error(), Code: code}
+}
+
+// dropGeneration ends a generation, unless a set depends on it or ?force is
+// given.
+func (a *API) dropGeneration(w http.ResponseWriter, req *http.Request, text string) error {
+	number, err := strconv.Atoi(text)
+	var found *pki.Generation
+	for _, g := range a.Authority.Generations() {
+		if err == nil && g.Number == number {
+			found = &g
+		}
+	}
+	if found == nil {
+		return noGeneration(text)
+	}
+	view := a.generationView(*found)
+	force, _ := strconv.ParseBool(req.URL.Query().Get("force")) // anything else is no force
+	if len(view.Sets) > 0 && !force && !view.Newest {
+		var names []string
+		for _, s := range view.Sets {
+			names = append(names, s.Name)
+		}
+		return &apiError{
+			Status: http.StatusConflict, Code: "sets_depend",
+			Message: fmt.Sprintf("machines of these sets trust generation %d alone: %s. Renew them (nestctl artifact renew --all), write media anew, "+
+				"and drop it when nestctl ca status names none; --force drops it all the same", number, strings.Join(names, ", ")),
+		}
+	}
+	if err := a.Authority.Drop(req.Context(), number); err != nil {
+		return a.cannot(req, "cannot_drop", err)
+	}
+	return answer(w, map[string]any{"generation": view})
+}
+
+func noGeneration(text string) error {
+	return &apiError{Status: http.StatusNotFound, Message: fmt.Sprintf("generation %.20q does not exist: nestctl ca status", text), Code: "not_found"}
+}
+
+// issuedView is a certificate of a set as clients see it.
+type issuedView struct {
+	Serial      string     `json:"serial"`
+	Set         string     `json:"set"`
+	State       string     `json:"state"`
+	IssuedAt    time.Time  `json:"issued_at"`
+	NotAfter    time.Time  `json:"not_after"`
+	Fingerprint pki.Digest `json:"fingerprint"`
+	Generation  int        `json:"generation"`
+}
+
+// certificates answers certificates and certificates/{serial}.
+func (a *API) certificates(w http.ResponseWriter, req *http.Request, path []string) error {
+	switch {
+	case len(path) > 1:
+		return notFound(req.URL.Path)
+	case len(path) == 0 && req.Method != http.MethodGet:
+		return notAllowed("GET")
+	case len(path) == 1 && req.Method != http.MethodDelete:
+		return notAllowed("DELETE")
+	}
+	if len(path) == 1 {
+		err := a.Authority.Revoke(req.Context(), strings.ToLower(path[0]))
+		if errors.Is(err, pki.ErrUnknownCertificate) {
+			return &apiError{Status: http.StatusNotFound, Message: fmt.Sprintf("certificate %.60q does not exist: nestctl cert list", path[0]), Code: "not_found"}
+		}
+		if err != nil {
+			return err
+		}
+	}
+	list := []issuedView{}
+	for _, i := range a.Authority.Issued() {
+		v := issuedView{i.Serial, i.Set, i.State, i.Issued, i.NotAfter, i.Fingerprint, i.Generation}
+		if len(path) == 1 && i.Serial == strings.ToLower(path[0]) {
+			return answer(w, map[string]any{"certificate": v})
+		}
+		list = append(list, v)
+	}
+	return answer(w, map[string]any{"certificates": list})
+}

@@ -1,0 +1,128 @@
+package admin
+
+import (
+	"crypto/x509"
+	"encoding/pem"
+	"net/http"
+	"time"
+
+	"github.com/nestboot/nestboot/pki"
+	"github.com/nestboot/nestboot/pki/links"
+)
+
+// identityView is whom a credential speaks for, as clients see it.
+type identityView struct {
+	Kind        pki.Kind   `json:"kind"`
+	ID          int64      `json:"id"`
+	Name        string     `json:"name"`
+	Set         string     `json:"set"`
+	Subject     string     `json:"subject"`
+	Machines    []string   `json:"machines"`
+	Fingerprint pki.Digest `json:"fingerprint"`
+	Serial      string     `json:"serial"`
+	NotAfter    *time.Time `json:"not_after"`
+}
+
+func newIdentityView(id pki.Identity) *identityView {
+	return &identityView{
+		Kind: id.Kind, ID: id.ID, Name: id.Name, Set: id.Set, Subject: id.Subject, Machines: append([]string{}, id.Machines...),
+		Fingerprint: id.Fingerprint, Serial: id.Serial, NotAfter: orNull(id.NotAfter),
+	}
+}
+
+// explanation is the answer to auth/explain.
+type explanation struct {
+	Identity *identityView `json:"identity"` // null: refused
+	Steps    []pki.Step    `json:"steps"`
+}
+
+// explain answers auth/explain: what a client that shows a certificate or a
+// token would be answered now, and why. The answer does not hold the token.
+func (a *API) explain(w http.ResponseWriter, req *http.Request, path []string) error {
+	switch {
+	case len(path) != 1 || path[0] != "explain":
+		return notFound(req.URL.Path)
+	case req.Method != http.MethodPost:
+		return notAllowed("POST")
+	}
+	body, err := readBody(w, req)
+	if err != nil {
+		return err
+	}
+	var in struct {
+		Certificate string `json:"certificate"`
+		Token       string `json:"token"`
+	}
+	if err := decodeFields(body, &in); err != nil {
+		return err
+	}
+	switch {
+	case (in.Certificate == "") == (in.Token == ""):
+		return invalid("certificate", "want either a certificate or a token")
+	case in.Token != "":
+		return answer(w, a.explainToken(in.Token, a.Now()))
+	}
+	chain, err := readChain(in.Certificate)
+	if err != nil {
+		return err
+	}
+	return answer(w, a.explainChain(chain, a.Now()))
+}
+
+func (a *API) explainChain(chain []*x509.Certificate, at time.Time) explanation {
+	e := explanation{Steps: append([]pki.Step{}, a.Explain(chain, at)...)}
+	if id, err := a.Identify(chain, at); err == nil {
+		e.Identity = newIdentityView(id)
+	}
+	return e
+}
+
+func (a *API) explainToken(token string, at time.Time) explanation {
+	e := explanation{Steps: append([]pki.Step{}, a.Links.Explain(token, at)...)}
+	for _, kind := range []pki.Kind{links.Chain, links.UEFI} {
+		for _, over := range []string{links.HTTPS, links.HTTP} { // it is good over one of them, or not at all
+			if id, _, err := a.Links.Find(kind, token, over, at); err == nil {
+				e.Identity = newIdentityView(id)
+				return e
+			}
+		}
+	}
+	secret, err := pki.ParseSecret(token)
+	if err != nil {
+		return e
+	}
+	for _, i := range a.Artifacts.List() {
+		if i.Token.Equal(secret) {
+			e.Steps = append(e.Steps, pki.Step{
+				Rule: "download address", Code: pki.CodeUnknownToken,
+				Reason: "it is in the download addresses of set " + i.Spec.Name + ", which open its files and prove nothing else",
+			})
+		}
+	}
+	return e
+}
+
+// maxChain is how many certificates a client may show.
+const maxChain = 16
+
+// readChain reads the certificates of a PEM text. What is wrong with it is not
+// quoted: it may be a private key.
+func readChain(text string) ([]*x509.Certificate, error) {
+	var chain []*x509.Certificate
+	for block, rest := pem.Decode([]byte(text)); block != nil; block, rest = pem.Decode(rest) {
+		if block.Type != "CERTIFICATE" {
+			return nil, invalid("certificate", "it holds something else than certificates: give those alone")
+		}
+		c, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, invalid("certificate", "certificate %d is damaged: %.200s", len(chain)+1, err)
+		}
+		if chain = append(chain, c); len(chain) > maxChain {
+			return nil, invalid("certificate", "there are more than %d", maxChain)
+		}
+	}
+	if len(chain) == 0 {
+		return nil, invalid("certificate", "it is no certificate in PEM")
+	}
+	return chain, nil
+}

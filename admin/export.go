@@ -1,0 +1,104 @@
+package admin
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/binary"
+	"encoding/pem"
+	"fmt"
+	"net/http"
+	"strconv"
+
+	"github.com/google/uuid"
+
+	"github.com/nestboot/nestboot/pki"
+)
+
+// exportRoots answers what machines must trust, in the ?format that the one who
+// is to trust it wants: of the newest ?generation, of a numbered one, or of all; a
+// signature list is of all unless it is told.
+func (a *API) exportRoots(w http.ResponseWriter, req *http.Request) error {
+	q := req.URL.Query()
+	which := q.Get("generation")
+	if which == "" && q.Get("format") == "esl" {
+		which = "all" // firmware trusts them all or fails with the next rotation
+	}
+	generations, err := a.exported(which)
+	if err != nil {
+		return err
+	}
+	var out bytes.Buffer
+	mediaType := "application/octet-stream"
+	for _, g := range generations {
+		root := a.Authority.Trust(g.Number)
+		if root == nil { // dropped meanwhile
+			return noGeneration(strconv.Itoa(g.Number))
+		}
+		switch format := q.Get("format"); format {
+		case "", "pem":
+			mediaType = "application/x-pem-file"
+			err = pem.Encode(&out, &pem.Block{Type: "CERTIFICATE", Bytes: root.Raw})
+		case "der":
+			if len(generations) > 1 {
+				return invalid("format", "der holds one root: name its generation, or take another format")
+			}
+			out.Write(root.Raw)
+		case "esl":
+			err = writeSignatureList(&out, root, a.Org)
+		case "fingerprint":
+			mediaType = "text/plain; charset=utf-8"
+			_, err = fmt.Fprintf(&out, "%x  %s\n", sha256.Sum256(root.Raw), g.Host)
+		default:
+			return invalid("format", "%.20q is none of pem, der, esl, fingerprint", format)
+		}
+		if err != nil {
+			return fmt.Errorf("encode root: %w", err)
+		}
+	}
+	w.Header().Set("Content-Type", mediaType)
+	w.Header().Set("Content-Length", strconv.Itoa(out.Len()))
+	_, _ = out.WriteTo(w) // nobody is left to tell
+	return nil
+}
+
+func (a *API) exported(which string) ([]pki.Generation, error) {
+	all := a.Authority.Generations()
+	if which == "all" {
+		return all, nil
+	}
+	for _, g := range all {
+		if which == "" && g.Newest || which == strconv.Itoa(g.Number) {
+			return []pki.Generation{g}, nil
+		}
+	}
+	return nil, noGeneration(which)
+}
+
+// certX509 is EFI_CERT_X509_GUID (UEFI 2.10, 32.4.1).
+var certX509 = uuid.MustParse("a5c059a1-94e4-4aa7-87b5-ab155c2bf072")
+
+// writeSignatureList writes an EFI_SIGNATURE_LIST with one certificate (UEFI
+// 2.10, 32.4.1), as the variable TlsCaCertificate holds it; several may stand
+// one behind the other. owner is the UUID of whoever enrols it.
+func writeSignatureList(w *bytes.Buffer, cert *x509.Certificate, owner string) error {
+	id, err := uuid.Parse(owner)
+	if err != nil {
+		return fmt.Errorf("owner of signature list: %w", err)
+	}
+	const guidSize, headerSize = 16, 28
+	signature := guidSize + len(cert.Raw)
+	w.Write(efiGUID(certX509))
+	for _, n := range []int{headerSize + signature, 0, signature} { // SignatureListSize, SignatureHeaderSize, SignatureSize
+		w.Write(binary.LittleEndian.AppendUint32(nil, uint32(n)))
+	}
+	w.Write(efiGUID(id))
+	w.Write(cert.Raw)
+	return nil
+}
+
+// efiGUID is a UUID as UEFI stores it: its first three fields little end first
+// (UEFI 2.10, appendix A).
+func efiGUID(u uuid.UUID) []byte {
+	return []byte{u[3], u[2], u[1], u[0], u[5], u[4], u[7], u[6], u[8], u[9], u[10], u[11], u[12], u[13], u[14], u[15]}
+}

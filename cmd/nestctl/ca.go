@@ -1,0 +1,204 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+// generation is one trust root as bootd's API shows it.
+type generation struct {
+	Number       int           `json:"number"`
+	Host         string        `json:"host"`
+	URL          string        `json:"url"`
+	Source       string        `json:"source"`
+	Newest       bool          `json:"newest"`
+	Root         shownCert     `json:"root"`
+	Intermediate shownCert     `json:"intermediate"`
+	Sets         []dependingOn `json:"sets"`
+}
+
+type shownCert struct {
+	Subject     string    `json:"subject"`
+	Serial      string    `json:"serial"`
+	Fingerprint string    `json:"fingerprint"`
+	NotAfter    time.Time `json:"not_after"`
+}
+
+// dependingOn is a set whose machines still trust a generation.
+type dependingOn struct {
+	ID   int64  `json:"id"`
+	Name string `json:"name"`
+	Why  string `json:"why"`
+}
+
+// authorityAnswer is the answer about the whole authority.
+type authorityAnswer struct {
+	Authority struct {
+		Generations []generation `json:"generations"`
+		Servers     []struct {
+			Host     string    `json:"host"`
+			Source   string    `json:"source"`
+			Type     string    `json:"type"`
+			NotAfter time.Time `json:"not_after"`
+			Warnings []string  `json:"warnings"`
+		} `json:"server_certificates"`
+	} `json:"authority"`
+}
+
+// generationAnswer is the answer about one generation.
+type generationAnswer struct {
+	Generation generation `json:"generation"`
+}
+
+// authority is the command group for the boot authority.
+func authority(socket *string) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "ca", Short: "The boot authority: its roots, their rotation, what machines must trust",
+		Long: "The boot authority signs what machines and this server show each other. It has one root per\n" +
+			"generation, and each generation a host name of its own (ipxe., ipxe-2., …), because an artifact set\n" +
+			"trusts one root and the server can't see which. A new root is used beside the old one until the last\n" +
+			"set has moved; docs/trust.md has the whole procedure.",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(caStatus(socket), caRotate(socket), caDrop(socket), caExport(socket))
+	return cmd
+}
+
+func caStatus(socket *string) *cobra.Command {
+	cmd := listCommand(socket, &cobra.Command{
+		Short: "Show the roots, who still depends on which, and the server's certificates",
+	}, "/authority", printAuthority)
+	cmd.Use = "status"
+	return cmd
+}
+
+func printAuthority(w io.Writer, a authorityAnswer) error {
+	rows := [][]string{{"GENERATION", "HOST", "SOURCE", "ROOT ENDS", "INTERMEDIATE ENDS", "SETS THAT NEED IT"}}
+	for _, g := range a.Authority.Generations {
+		number := strconv.Itoa(g.Number)
+		if g.Newest {
+			number += " (newest)"
+		}
+		rows = append(rows, []string{number, g.Host, g.Source, day(g.Root.NotAfter), day(g.Intermediate.NotAfter), depending(g.Sets)})
+	}
+	rows = append(rows, []string{"\nSERVER NAME", "CERTIFICATE", "KEY", "ENDS"})
+	for _, s := range a.Authority.Servers {
+		rows = append(rows, []string{s.Host, s.Source, s.Type, stamp(s.NotAfter)})
+	}
+	rows = append(rows, []string{"\nGENERATION", "SHA-256 OF ITS ROOT"})
+	for _, g := range a.Authority.Generations {
+		rows = append(rows, []string{strconv.Itoa(g.Number), g.Root.Fingerprint})
+	}
+	if err := table(w, rows); err != nil {
+		return err
+	}
+	for _, s := range a.Authority.Servers {
+		for _, warning := range s.Warnings {
+			if _, err := fmt.Fprintf(w, "warning: %s: %s\n", s.Host, warning); err != nil {
+				return fmt.Errorf("print: %w", err)
+			}
+		}
+	}
+	return nil
+}
+
+func depending(sets []dependingOn) string {
+	var names []string
+	for _, s := range sets {
+		name := s.Name
+		if s.Why != "" {
+			name += " (" + s.Why + ")"
+		}
+		names = append(names, name)
+	}
+	if len(names) == 0 {
+		return "none"
+	}
+	return strings.Join(names, ", ")
+}
+
+func caRotate(socket *string) *cobra.Command {
+	var root bool
+	cmd := &cobra.Command{
+		Use: "rotate", Short: "Make a new intermediate, or a new root beside the old one", Args: cobra.NoArgs,
+		Long: "Make a new intermediate in the newest generation: nothing changes for machines, the certificates\n" +
+			"that they have stay good. With --root, make a new generation: a root of its own under a host name of\n" +
+			"its own. Sets that exist go on under their old root until they are renewed.",
+		Example: "  nestctl ca rotate          # a new intermediate: no machine notices\n" +
+			"  nestctl ca rotate --root   # a new root; then nestctl artifact renew --all",
+	}
+	output := outputFlag(cmd)
+	cmd.Flags().BoolVar(&root, "root", false, "make a new root, under a host name of its own")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		c, err := dial(cmd.Context(), *socket)
+		if err != nil {
+			return err
+		}
+		show := func(w io.Writer, a generationAnswer) error { return printRotated(w, a.Generation, root) }
+		return tell(cmd.Context(), c, cmd.OutOrStdout(), output, http.MethodPost, "/authority/rotate", map[string]bool{"root": root}, show)
+	}
+	return cmd
+}
+
+func printRotated(w io.Writer, g generation, root bool) error {
+	if !root {
+		_, err := fmt.Fprintf(w, "generation %d has a new intermediate, %s, until %s.\n"+
+			"Certificates that were issued before stay good; new ones are of this one.\n",
+			g.Number, g.Intermediate.Serial, day(g.Intermediate.NotAfter))
+		return err
+	}
+	_, err := fmt.Fprintf(w, "generation %d has a new root, until %s:\n%s\n\n"+
+		"New sets are of this generation. Those that exist keep their root until they are renewed.\n"+
+		"Next: 1. let %s resolve to this server\n"+
+		"      2. nestctl artifact renew --all, and write media anew\n"+
+		"      3. when nestctl ca status names no set for the old generation: nestctl ca drop NUMBER\n",
+		g.Number, day(g.Root.NotAfter), g.Root.Fingerprint, g.Host)
+	return err
+}
+
+func caDrop(socket *string) *cobra.Command {
+	var force bool
+	cmd := &cobra.Command{
+		Use: "drop GENERATION", Short: "End an old generation: its certificates are refused, its keys removed", Args: cobra.ExactArgs(1),
+		Long: "End an old generation. At once, its host name answers no more, every certificate that it issued is\n" +
+			"refused, and its keys are removed. It cannot be undone. It is refused while sets depend on it, and\n" +
+			"always for the newest one.",
+	}
+	output := outputFlag(cmd)
+	cmd.Flags().BoolVar(&force, "force", false, "also while sets depend on it: their machines boot no more")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		number, err := strconv.Atoi(args[0])
+		if err != nil {
+			return fmt.Errorf("%q is not the number of a generation: nestctl ca status", args[0])
+		}
+		c, err := dial(cmd.Context(), *socket)
+		if err != nil {
+			return err
+		}
+		path := "/authority/generations/" + strconv.Itoa(number)
+		if force {
+			path += "?force=true"
+		}
+		show := func(w io.Writer, a generationAnswer) error {
+			text := fmt.Sprintf("generation %d is dropped: %s answers no more, and its certificates are refused.\n", number, a.Generation.Host)
+			if len(a.Generation.Sets) > 0 {
+				text += "These sets boot no machine until they are renewed and written anew: " + depending(a.Generation.Sets) + "\n"
+			}
+			_, err := io.WriteString(w, text)
+			return err
+		}
+		return tell(cmd.Context(), c, cmd.OutOrStdout(), output, http.MethodDelete, path, nil, show)
+	}
+	return cmd
+}
+
+// day is a date; stamp a point in time.
+func day(t time.Time) string   { return t.UTC().Format(time.DateOnly) }
+func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }

@@ -1,0 +1,94 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+
+	"github.com/spf13/cobra"
+)
+
+func artifactRenew(socket *string) *cobra.Command {
+	var all bool
+	cmd := &cobra.Command{
+		Use: "renew (NAME | --all)", Short: "Give a set a new certificate, of the newest root", Args: cobra.MaximumNArgs(1),
+		Long: "Give a set a new certificate of the newest root generation. From then on its files trust that root and\n" +
+			"hold the new certificate; machines that fetch them at each boot notice nothing. The former certificate\n" +
+			"stays good until it ends, is revoked (nestctl cert revoke) or its generation is dropped (nestctl ca\n" +
+			"drop), so media that were written before go on until then.\n\n" +
+			"--all renews every set that is of an older generation; what is done is not done again.",
+		Example: "  nestctl artifact renew rack1\n  nestctl artifact renew --all     # after nestctl ca rotate --root",
+	}
+	output := outputFlag(cmd)
+	cmd.Flags().BoolVar(&all, "all", false, "every set of an older generation")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if all == (len(args) == 1) {
+			return errors.New("say either the name of a set or --all")
+		}
+		c, err := dial(cmd.Context(), *socket)
+		if err != nil {
+			return err
+		}
+		if all {
+			return renewAll(cmd, c, output)
+		}
+		s, err := c.findSet(cmd.Context(), args[0])
+		if err != nil {
+			return err
+		}
+		return renew(cmd, c, output, s)
+	}
+	return cmd
+}
+
+func renew(cmd *cobra.Command, c *client, output *format, s set) error {
+	if err := tell(cmd.Context(), c, cmd.OutOrStdout(), output, http.MethodPost, setPath(s)+"/renew", nil, printRenewed); err != nil {
+		return fmt.Errorf("renew set %s: %w", s.Name, err)
+	}
+	return nil
+}
+
+// renewAll renews what a new root has left behind, and goes on after a set that
+// cannot be renewed.
+func renewAll(cmd *cobra.Command, c *client, output *format) error {
+	var status authorityAnswer
+	if err := c.get(cmd.Context(), "/authority", &status); err != nil {
+		return err
+	}
+	newest := 0
+	for _, g := range status.Authority.Generations {
+		if g.Newest {
+			newest = g.Number
+		}
+	}
+	var list struct {
+		Sets []set `json:"ipxe_boot_artifacts"`
+	}
+	if err := c.get(cmd.Context(), "/ipxe_boot_artifacts", &list); err != nil {
+		return err
+	}
+	var errs []error
+	old := 0
+	for _, s := range list.Sets {
+		if s.Generation != newest {
+			old++
+			errs = append(errs, renew(cmd, c, output, s))
+		}
+	}
+	if old == 0 && output.value == "table" {
+		_, err := fmt.Fprintf(cmd.OutOrStdout(), "every set is of generation %d, the newest: nothing to do.\n", newest)
+		return err
+	}
+	return errors.Join(errs...)
+}
+
+func printRenewed(w io.Writer, a setAnswer) error {
+	s := a.Set
+	what := fmt.Sprintf("set %s is of generation %d", s.Name, s.Generation)
+	if s.Certificate != nil {
+		what += fmt.Sprintf(", with certificate %s until %s", s.Certificate.Serial, stamp(s.Certificate.NotAfter))
+	}
+	_, err := fmt.Fprintf(w, "%s.\nMachines that fetch it at each boot have it at the next; write media anew: nestctl artifact download %s\n", what, s.Name)
+	return err
+}

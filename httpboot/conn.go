@@ -1,0 +1,73 @@
+package httpboot
+
+import (
+	"context"
+	"crypto/tls"
+	"net"
+	"net/http"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// conn is one connection of a machine, under TLS if there is any. It is what
+// is closed when the right to use it ends.
+type conn struct {
+	net.Conn
+	since time.Time // accepted
+	close func() error
+	cut   atomic.Pointer[refusal] // why we closed it; nil: we did not
+}
+
+// track takes a connection in; give is called once, when it is closed.
+func (s *Server) track(raw net.Conn, give func()) net.Conn {
+	c := &conn{Conn: raw, since: s.Now()}
+	c.close = sync.OnceValue(func() error {
+		s.shown.forget(c)
+		give()
+		return raw.Close()
+	})
+	s.shown.enter(c)
+	return c
+}
+
+// Close may be called again and by anybody: http.Server, tls.Conn, cutOff.
+func (c *conn) Close() error { return c.close() }
+
+// cutOff closes the connection in the middle of what it does. What is still
+// in the kernel's buffers is thrown away: that may be megabytes of a download.
+func (c *conn) cutOff(why *refusal) {
+	if !c.cut.CompareAndSwap(nil, why) {
+		return
+	}
+	if tcp, ok := c.Conn.(*net.TCPConn); ok {
+		_ = tcp.SetLinger(0) // on failure it closes all the same, only later
+	}
+	_ = c.Close() // nobody to tell
+}
+
+// connKey finds the conn in a request's context.
+type connKey struct{}
+
+// withConn is the ConnContext of our servers.
+func withConn(ctx context.Context, c net.Conn) context.Context {
+	if t, ok := c.(*tls.Conn); ok {
+		c = t.NetConn()
+	}
+	return context.WithValue(ctx, connKey{}, c)
+}
+
+// connOf is the connection that a request came by.
+func connOf(req *http.Request) *conn {
+	c, _ := req.Context().Value(connKey{}).(*conn) // every listener of ours makes them
+	return c
+}
+
+func remoteAddr(c net.Conn) netip.Addr {
+	ap, err := netip.ParseAddrPort(c.RemoteAddr().String())
+	if err != nil { // not an IP connection: tests with pipes
+		return netip.Addr{}
+	}
+	return ap.Addr().Unmap()
+}
