@@ -65,7 +65,7 @@ func (s *Sets) File(ctx context.Context, name string, over Protocol) (File, erro
 func (s *Sets) Download(ctx context.Context, token, name string) (File, error) {
 	t, err := pki.ParseSecret(token)
 	if err != nil {
-		return File{}, fmt.Errorf("no set has the token of this address: %w", fs.ErrNotExist)
+		return File{}, ErrUnknownToken
 	}
 	var v *version
 	for _, m := range s.members() { // all of them, so that the time tells nothing
@@ -74,7 +74,7 @@ func (s *Sets) Download(ctx context.Context, token, name string) (File, error) {
 		}
 	}
 	if v == nil {
-		return File{}, fmt.Errorf("no set has the token of this address: it was deleted, or the address is not whole: %w", fs.ErrNotExist)
+		return File{}, ErrUnknownToken
 	}
 	if _, ok := v.files[name]; !ok {
 		return File{}, s.absent(v)

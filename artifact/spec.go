@@ -3,6 +3,7 @@ package artifact
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"strings"
 	"time"
@@ -220,4 +221,7 @@ var (
 	ErrUnknown = errors.New("no such artifact set")
 	// ErrBusy is returned for a set that is being made or deleted.
 	ErrBusy = errors.New("artifact set is being made or deleted: ask again in a moment")
+	// ErrUnknownToken is returned for a download address that leads nowhere; it is
+	// an fs.ErrNotExist.
+	ErrUnknownToken = fmt.Errorf("no set has the token of this address: it was deleted, or the address is not whole: %w", fs.ErrNotExist)
 )

@@ -62,7 +62,7 @@ func (s *site) openHTTP(ctx context.Context, name string, secure bool) (httpboot
 // download serves the files of sets to whoever has a set's address.
 func (s *site) download(ctx context.Context, token, name string) (httpboot.Artifact, error) {
 	f, err := s.sets.Download(ctx, token, name)
-	if errors.Is(err, fs.ErrNotExist) && errors.Unwrap(err) != nil { // it says that no set has the token
+	if errors.Is(err, artifact.ErrUnknownToken) {
 		err = &pki.Refusal{Code: pki.CodeUnknownToken, Reason: err.Error()}
 	}
 	return asArtifact(f, err)

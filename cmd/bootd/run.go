@@ -180,6 +180,7 @@ func (s *site) reloadFiles(ctx context.Context, path string) (Config, error) {
 	// download that reads them has ended.
 	s.catalogue.Store(next)
 	s.sets.UseStock(ctx, stock)
+	s.serving.SetOldIPXE(oldIPXE(stock))
 	return cfg, nil
 }
 
