@@ -4,7 +4,7 @@ GO    ?= go
 BIN   := $(CURDIR)/.bin
 FUZZTIME ?= 60s
 
-.PHONY: help deps build demo lab allowed test e2e-artifacts check fuzz generate bench-artifacts clean
+.PHONY: help deps build demo lab allowed test e2e-artifacts e2e-trust check lint models fuzz generate bench-artifacts bench-tls bench-revoke clean
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
@@ -33,8 +33,18 @@ test: deps build ## run all tests, end-to-end boots included
 e2e-artifacts: deps build ## boot every format of a set by every firmware with every version of iPXE
 	@set -o pipefail; CI=true NESTBOOT_WHOLE_MATRIX=1 $(GO) test -count 1 -timeout 60m -v -run '^TestArtifactsBoot$$' ./integration | grep -v '^==='
 
+e2e-trust: deps build ## boot with every kind of credential, clock and firmware; rotate certificates under load for minutes
+	@set -o pipefail; CI=true NESTBOOT_WHOLE_MATRIX=1 $(GO) test -count 1 -timeout 60m -v -run '^(TestTrustBoots|TestT15_RogueNetworkGetsNoTrust|TestRotationUnderLoad)$$' ./integration | grep -v '^==='
+
 check: ## the gate: format, vet, linters, short tests, import table, tidy modules
 	@integration/check.sh
+
+lint: ## the gate without its tests
+	@integration/check.sh lint
+
+models: ## try 100,000 random sequences of what can happen to grants, tokens and certificates, with crashes (11 minutes)
+	@$(GO) test -count 1 -run '^TestT22_ModelInMemory$$' -timeout 1h ./pki -rapid.checks 100000
+	@$(GO) test -count 1 -run Model -timeout 1h ./pki/links -rapid.checks 100000
 
 fuzz: ## run every fuzz target for FUZZTIME (60s) each
 	@integration/fuzz.sh $(FUZZTIME)
@@ -44,6 +54,13 @@ generate: ## compile the programs inside single-file artifacts (needs GCC of Deb
 
 bench-artifacts: lab ## time a whole set of boot artifacts, a new trust root and a key
 	@$(GO) run ./integration/bench-artifacts
+
+bench-tls: lab build ## full handshakes of mutual TLS on one core, against nginx
+	@$(GO) build -o $(BIN)/ ./integration/bench-tls
+	@$(BIN)/bench-tls -bootd $(BIN)/bootd -nestctl $(BIN)/nestctl
+
+bench-revoke: lab build ## how long a revoked credential works on, with a thousand open connections
+	@$(GO) run ./integration/bench-revoke -bootd $(BIN)/bootd -nestctl $(BIN)/nestctl
 
 clean: ## remove what was built here; the cache stays
 	@rm -rf .bin .run dist

@@ -13,10 +13,10 @@ import (
 
 // TestT22_ModelInMemory holds grants to the same model while the store takes no
 // writes. Without a disk there is time for many sequences. The long form is:
-// go test -run ModelInMemory -timeout 1h ./pki -rapid.checks 100000
+// make models.
 func TestT22_ModelInMemory(t *testing.T) {
 	setRapid(t, "steps", 30)
-	setRapid(t, "checks", 20_000)
+	setRapid(t, "checks", 5_000)
 	s := openStore(t, t.TempDir())
 	c := &clock{now: start}
 	g := openGrants(t, s, c)

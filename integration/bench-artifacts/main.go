@@ -15,13 +15,13 @@ import (
 	"io"
 	"math/big"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/nestboot/nestboot/integration/bench"
 	"github.com/nestboot/nestboot/integration/lab"
 	"github.com/nestboot/nestboot/ipxebuild"
 )
@@ -30,7 +30,6 @@ const (
 	setRounds  = 41
 	rootRounds = 9
 	keyRounds  = 15
-	results    = "docs/performance.md"
 )
 
 func main() {
@@ -41,7 +40,7 @@ func main() {
 }
 
 func run(out io.Writer) error {
-	b, err := newBench()
+	b, err := newJob()
 	if err != nil {
 		return err
 	}
@@ -60,25 +59,20 @@ func run(out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	lines := fmt.Sprintf("BENCH name=artifact_set ours=%.1f unit=ms\n"+
-		"BENCH name=artifact_trust_root ours=%.1f unit=ms\n"+
-		"BENCH name=artifact_key ours=%.1f unit=ms\n", ms(set), ms(root), ms(key))
-	if _, err := io.WriteString(out, lines); err != nil {
-		return err
+	figure := func(name string, took time.Duration) bench.Figure {
+		return bench.Figure{Name: name, Ours: bench.Milliseconds(took), Unit: "ms"}
 	}
-	if os.Getenv("BENCH_SAVE") == "1" {
-		return save(lines)
-	}
-	return nil
+	return bench.Report(context.Background(), out,
+		figure("artifact_set", set), figure("artifact_trust_root", root), figure("artifact_key", key))
 }
 
-type bench struct {
+type job struct {
 	stock  *ipxebuild.Stock
 	config ipxebuild.Config
 	dir    string
 }
 
-func newBench() (*bench, error) {
+func newJob() (*job, error) {
 	m, err := lab.FindMaterials()
 	if err != nil {
 		return nil, err
@@ -95,7 +89,7 @@ func newBench() (*bench, error) {
 		}
 		bundles = append(bundles, bundle)
 	}
-	b := &bench{dir: os.TempDir()}
+	b := &job{dir: os.TempDir()}
 	if b.stock, err = ipxebuild.NewStock(bundles...); err != nil {
 		return nil, err
 	}
@@ -126,7 +120,7 @@ func config() (ipxebuild.Config, error) {
 
 // sets makes whole sets of either version in turn, with the trust patched
 // before, and says which part of it takes longest.
-func (b *bench) sets(out io.Writer) (time.Duration, error) {
+func (b *job) sets(out io.Writer) (time.Duration, error) {
 	versions := b.stock.Versions()
 	for _, v := range versions { // patch the trust
 		b.config.Name, b.config.Base = "warm", v
@@ -149,18 +143,18 @@ func (b *bench) sets(out io.Writer) (time.Duration, error) {
 	}
 	slowest, longest := "", time.Duration(0)
 	for name, times := range parts {
-		if m := median(times); m > longest {
+		if m := bench.Median(times); m > longest {
 			slowest, longest = name, m
 		}
 	}
 	slices.Sort(whole)
 	fmt.Fprintf(out, "artifact_set: best %.1f, worst %.1f ms; slowest part, alone on one core: %s, %.1f ms\n",
-		ms(whole[0]), ms(whole[len(whole)-1]), slowest, ms(longest))
-	return median(whole), nil
+		bench.Milliseconds(whole[0]), bench.Milliseconds(whole[len(whole)-1]), slowest, bench.Milliseconds(longest))
+	return bench.Median(whole), nil
 }
 
 // once makes one set and removes it; removing does not count.
-func (b *bench) once() (time.Duration, error) {
+func (b *job) once() (time.Duration, error) {
 	dir, err := os.MkdirTemp(b.dir, "nestboot-bench-")
 	if err != nil {
 		return 0, err
@@ -178,7 +172,7 @@ func (b *bench) once() (time.Duration, error) {
 }
 
 // parts times what WriteTo does side by side, one after the other.
-func (b *bench) parts(into map[string][]time.Duration) error {
+func (b *job) parts(into map[string][]time.Duration) error {
 	lap := time.Now()
 	done := func(name string) {
 		into[name] = append(into[name], time.Since(lap))
@@ -219,7 +213,7 @@ func (b *bench) parts(into map[string][]time.Duration) error {
 }
 
 // roots makes the first set of roots that are new.
-func (b *bench) roots() (time.Duration, error) {
+func (b *job) roots() (time.Duration, error) {
 	var times []time.Duration
 	versions := b.stock.Versions()
 	for i := range rootRounds {
@@ -231,7 +225,7 @@ func (b *bench) roots() (time.Duration, error) {
 		}
 		times = append(times, time.Since(start))
 	}
-	return median(times), nil
+	return bench.Median(times), nil
 }
 
 // keys makes RSA-2048 keys, the default.
@@ -244,30 +238,5 @@ func keys() (time.Duration, error) {
 		}
 		times = append(times, time.Since(start))
 	}
-	return median(times), nil
-}
-
-func median(times []time.Duration) time.Duration {
-	sorted := slices.Sorted(slices.Values(times))
-	return sorted[len(sorted)/2]
-}
-
-func ms(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
-
-// save appends the lines with date and commit.
-func save(lines string) (err error) {
-	commit, err := exec.CommandContext(context.Background(), "git", "rev-parse", "--short", "HEAD").Output()
-	if err != nil {
-		return fmt.Errorf("name the commit: %w", err)
-	}
-	f, err := os.OpenFile(results, os.O_APPEND|os.O_WRONLY, 0)
-	if err != nil {
-		return err
-	}
-	_, err = fmt.Fprintf(f, "\n```\n%s %s, %d cores\n%s```\n",
-		time.Now().UTC().Format(time.DateOnly), strings.TrimSpace(string(commit)), runtime.GOMAXPROCS(0), lines)
-	if e := f.Close(); err == nil {
-		err = e
-	}
-	return err
+	return bench.Median(times), nil
 }

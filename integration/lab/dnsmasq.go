@@ -60,7 +60,10 @@ func (o Options) dnsmasq() []byte {
 	fmt.Fprintf(&b, dnsmasqHead, bridge, o.leases(), ServerIP)
 	if o.Domain != "" {
 		// local: an answer of "no such record" for IPv6, not a refusal, which would stand for a broken resolver.
-		fmt.Fprintf(&b, "address=/%[1]s/%[2]s\nlocal=/%[1]s/\n", o.Domain, ServerIP)
+		fmt.Fprintf(&b, "address=/%[1]s/%[2]s\nlocal=/%[1]s/\n", o.Domain, cmp.Or(o.DomainIP, ServerIP))
+	}
+	for _, line := range o.Raw {
+		fmt.Fprintln(&b, line)
 	}
 	others := ""
 	for i, mac := range slices.Sorted(maps.Keys(o.ByMAC)) {

@@ -11,9 +11,10 @@ type Firmware int
 
 // EDK2 goes on to HTTP Boot where PXE fails and DHCP names a URL (that can't be switched off), and ends in its shell.
 const (
-	UEFI  Firmware = iota // EDK2 on x86-64: Debian's OVMF
-	BIOS                  // SeaBIOS, as QEMU brings it; for PXE the ROM of QEMU's network card, which is an iPXE of 2019
-	ARM64                 // EDK2 on arm64: Debian's AAVMF, several times slower than x86-64 on an x86-64 host
+	UEFI    Firmware = iota // EDK2 of 2022 on x86-64: Debian's OVMF; its TLS knows RSA key exchange only, and no elliptic curves
+	BIOS                    // SeaBIOS, as QEMU brings it; for PXE the ROM of QEMU's network card, which is an iPXE of 2019
+	ARM64                   // EDK2 on arm64: Debian's AAVMF, several times slower than x86-64 on an x86-64 host
+	NewUEFI                 // EDK2 of 2026 on x86-64, whose TLS has ECDHE; Debian 13's of 2025 has not
 )
 
 func (f Firmware) program() string {
@@ -34,22 +35,32 @@ func (f Firmware) board() []string {
 // firmware returns QEMU's arguments for the machine's firmware, with variables as they leave the factory.
 func (l *Lab) firmware(m Machine) ([]string, error) {
 	switch m.Firmware {
-	case UEFI:
-		flash, err := l.flash(m, "usr/share/OVMF/OVMF_CODE_4M.fd", "OVMF_VARS_4M.fd")
-		return append(flash, m.skip()...), err
+	case UEFI, NewUEFI:
+		code := "bookworm/usr/share/OVMF/OVMF_CODE_4M.fd"
+		if m.Firmware == NewUEFI {
+			code = "forky/usr/share/OVMF/OVMF_CODE_4M.fd"
+		}
+		flash, err := l.flash(m, code, "OVMF_VARS_4M.fd")
+		return append(append(flash, m.skip()...), m.enrolled()...), err
 	case ARM64:
-		return l.flash(m, "usr/share/AAVMF/AAVMF_CODE.fd", "AAVMF_VARS.fd")
+		return l.flash(m, "bookworm/usr/share/AAVMF/AAVMF_CODE.fd", "AAVMF_VARS.fd")
 	case BIOS:
 	}
 	return nil, nil
 }
 
+// enrolled hands over the authorities that the firmware trusts, as an operator enrols them in its setup (read by EDK2's
+// OvmfPkg from QEMU's fw_cfg into the variable TlsCaCertificate).
+func (m Machine) enrolled() []string {
+	if m.Authorities == "" {
+		return nil
+	}
+	return []string{"-fw_cfg", "name=etc/edk2/https/cacerts,file=" + m.Authorities}
+}
+
 // flash returns the arguments for EDK2's two chips: the code, and a copy of the variables that lie beside it.
 func (l *Lab) flash(m Machine, code, vars string) ([]string, error) {
-	code, err := l.options.Materials.one(code)
-	if err != nil {
-		return nil, err
-	}
+	code = filepath.Join(l.options.Materials.Dir, code)
 	factory, err := os.ReadFile(filepath.Join(filepath.Dir(code), vars))
 	if err != nil {
 		return nil, fmt.Errorf("read firmware variables: %w", err)

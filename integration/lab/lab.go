@@ -13,6 +13,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -33,9 +34,11 @@ const (
 type Options struct {
 	Dir       string          // existing folder for logs, leases, firmware variables and captures
 	Materials Materials       // firmware comes from here
-	Domain    string          // this name and all below it resolve to ServerIP; none when empty
+	Domain    string          // this name and all below it resolve to DomainIP; none when empty
+	DomainIP  string          // ServerIP when empty
 	DHCP      DHCP            // what every machine is told
 	ByMAC     map[string]DHCP // what a machine with this address (lower case, colons) is told instead
+	Raw       []string        // further lines of dnsmasq's configuration
 	Addresses []string        // further addresses of the host on the bridge, such as "10.77.0.2/24"
 	Capture   bool            // write each machine's packets to Dir/<machine>.pcap
 }
@@ -48,6 +51,10 @@ type Lab struct {
 	procs  []*Proc
 	taps   int
 	closed bool
+
+	telling sync.Mutex // one change of what DHCP says at a time
+	dnsmasq *Proc
+	told    int // changes so far
 }
 
 // New builds the network and starts dnsmasq, which lives until Close. It wants to run inside Enter and refuses a
@@ -60,30 +67,54 @@ func New(ctx context.Context, o Options) (*Lab, error) {
 		return nil, fmt.Errorf("open the lab: %w", err)
 	}
 	l := &Lab{options: o}
-	if err := l.startDNSMasq(ctx); err != nil {
+	if err := l.startDNSMasq(ctx, "dnsmasq"); err != nil {
 		return nil, errors.Join(fmt.Errorf("open the lab: %w", err), l.Close())
 	}
 	return l, nil
 }
 
-func (l *Lab) startDNSMasq(ctx context.Context) error {
+func (l *Lab) startDNSMasq(ctx context.Context, name string) error {
 	// Who got which address in a lab before would decide who gets it now.
 	if err := os.Remove(l.options.leases()); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("remove old leases: %w", err)
 	}
+	return l.restartDNSMasq(ctx, name)
+}
+
+func (l *Lab) restartDNSMasq(ctx context.Context, name string) (err error) {
 	config := filepath.Join(l.options.Dir, "dnsmasq.conf")
 	if err := os.WriteFile(config, l.options.dnsmasq(), 0o600); err != nil {
 		return fmt.Errorf("write dnsmasq's configuration: %w", err)
 	}
 	// The server's life is the lab's, not that of a context for opening it.
-	p, err := l.Start(context.WithoutCancel(ctx), "dnsmasq", "dnsmasq", "--no-daemon", "--user=root", "--conf-file="+config)
+	l.dnsmasq, err = l.Start(context.WithoutCancel(ctx), name, "dnsmasq", "--no-daemon", "--user=root", "--conf-file="+config)
 	if err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	_, err = p.WaitFor(ctx, regexp.MustCompile(`^dnsmasq: started|^dnsmasq-dhcp: DHCP, IP range`))
+	_, err = l.dnsmasq.WaitFor(ctx, regexp.MustCompile(`^dnsmasq: started|^dnsmasq-dhcp: DHCP, IP range`))
 	return err
+}
+
+// Tell changes what DHCP says to the machines with these addresses (lower case, colons), for what is known only when
+// servers run, such as an address with a token. Leases stay.
+func (l *Lab) Tell(ctx context.Context, byMAC map[string]DHCP) error {
+	l.telling.Lock()
+	defer l.telling.Unlock()
+	all := maps.Clone(byMAC)
+	for mac, d := range l.options.ByMAC {
+		if _, changed := all[mac]; !changed {
+			all[mac] = d
+		}
+	}
+	l.options.ByMAC = all
+	l.told++
+	l.dnsmasq.Kill()
+	if err := l.restartDNSMasq(ctx, fmt.Sprintf("dnsmasq-%d", l.told)); err != nil {
+		return fmt.Errorf("change what DHCP says: %w", err)
+	}
+	return nil
 }
 
 // Close kills every process of the lab, waits for them and takes the network down. A second call does nothing.

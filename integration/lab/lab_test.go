@@ -130,6 +130,19 @@ func TestStartNamesWhatIsMissing(t *testing.T) {
 	require.ErrorIs(t, err, exec.ErrNotFound)
 }
 
+// What is told later holds for the machine that it is told of, beside what the others were told before.
+func TestTell(t *testing.T) {
+	l := open(t, Options{ByMAC: map[string]DHCP{"52:54:00:00:00:01": {File: "first.efi"}, "52:54:00:00:00:02": {File: "second.efi"}}})
+	require.NoError(t, l.Tell(t.Context(), map[string]DHCP{"52:54:00:00:00:02": {URL: "http://boot.lab.test/x"}, "52:54:00:00:00:03": {File: "third.efi"}}))
+	config, err := os.ReadFile(l.options.Dir + "/dnsmasq.conf")
+	require.NoError(t, err)
+	for _, want := range []string{"first.efi", "third.efi", "http://boot.lab.test/x"} {
+		require.Contains(t, string(config), want)
+	}
+	require.NotContains(t, string(config), "second.efi")
+	require.ErrorContains(t, l.Tell(t.Context(), map[string]DHCP{"zz": {}}), "change what DHCP says")
+}
+
 // idle is the rest of a shell script that says ready and waits for ever, for a pipe that nobody else writes to.
 func idle(t *testing.T) string {
 	t.Helper()

@@ -20,6 +20,10 @@ type Machine struct {
 	Media    string    // file that is the CD, the stick or the disk; it is not written to
 	Memory   int       // MiB; 1024 when 0
 	Clock    time.Time // what its hardware clock says at power-on; now when zero
+
+	// Authorities is a file with those that UEFI firmware trusts for HTTPS Boot: EFI signature lists (UEFI 2.10, 32.4.1).
+	// None when empty, and then the firmware loads nothing over HTTPS.
+	Authorities string
 }
 
 // Source is where a machine's firmware looks for something to boot. It looks nowhere else.

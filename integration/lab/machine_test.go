@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -236,4 +237,20 @@ func receive(ctx context.Context, t *testing.T, from <-chan string) string {
 		require.NoError(t, context.Cause(ctx))
 		return ""
 	}
+}
+
+// What an operator enrols reaches the firmware by QEMU's fw_cfg, and only where there is firmware to read it.
+func TestAuthoritiesAreEnrolled(t *testing.T) {
+	l := &Lab{options: Options{Dir: t.TempDir(), Materials: needMaterials(t)}}
+	for _, f := range []Firmware{UEFI, NewUEFI} {
+		args, err := l.firmware(Machine{Name: "m", Firmware: f, Authorities: "/roots.esl"})
+		require.NoError(t, err)
+		require.Contains(t, args, "name=etc/edk2/https/cacerts,file=/roots.esl")
+		args, err = l.firmware(Machine{Name: "m", Firmware: f})
+		require.NoError(t, err)
+		require.NotContains(t, strings.Join(args, " "), "cacerts")
+	}
+	args, err := l.firmware(Machine{Name: "m", Firmware: BIOS, Authorities: "/roots.esl"})
+	require.NoError(t, err)
+	require.Empty(t, args)
 }

@@ -65,6 +65,9 @@ func (m Materials) Debs() []string {
 	return debs
 }
 
+// Stock is the path of an unaltered iPXE on a CD, as a provider offers it: it trusts public authorities, none of ours.
+func (m Materials) Stock() string { return m.IPXE("ipxe.iso") }
+
 // root is the tree that the guest, the firmware and the other DHCP servers are taken from.
 func (m Materials) root() string { return filepath.Join(m.Dir, "bookworm") }
 

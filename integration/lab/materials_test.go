@@ -62,7 +62,7 @@ func TestMaterialsOfArtifacts(t *testing.T) {
 	for _, path := range append(m.Debs(),
 		m.IPXE("snponly.efi"), m.IPXE("ipxe-amd64.efi"), filepath.Join(m.IPXE2Dir(), "ipxe-arm64.efi"),
 		filepath.Join(syslinux[0], "lpxelinux.0"), filepath.Join(syslinux[1], "isohdpfx.bin"), filepath.Join(syslinux[2], "ldlinux.c32"),
-		filepath.Join(m.ShimDir(), "shimx64.efi.signed"),
+		filepath.Join(m.ShimDir(), "shimx64.efi.signed"), m.Stock(),
 	) {
 		require.FileExists(t, path)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"strings"
 	"time"
@@ -27,6 +28,14 @@ func addBridge(ctx context.Context, more []string) error {
 		return errors.Join(err, deleteNetwork())
 	}
 	return nil
+}
+
+// Loopback makes 127.0.0.1 usable where Enter has made a network that has nothing else yet; elsewhere it does nothing.
+func Loopback(ctx context.Context) error {
+	if os.Getenv(inside) == "" {
+		return nil
+	}
+	return ip(ctx, "link set lo up")
 }
 
 // addTap hangs a socket for one machine's network card on the bridge and returns its name.

@@ -27,7 +27,7 @@ type Proc struct {
 // Options.Dir/name.log; a name that was used before overwrites its log.
 func (l *Lab) Start(ctx context.Context, name, program string, args ...string) (*Proc, error) {
 	cmd := exec.CommandContext(ctx, program, args...)
-	p, err := startProc(cmd, name, filepath.Join(l.options.Dir, name+".log"))
+	p, err := Launch(cmd, name, filepath.Join(l.options.Dir, name+".log"))
 	if err != nil {
 		return nil, err
 	}
@@ -41,7 +41,8 @@ func (l *Lab) Start(ctx context.Context, name, program string, args ...string) (
 	return p, nil
 }
 
-func startProc(cmd *exec.Cmd, name, log string) (*Proc, error) {
+// Launch starts a command outside of any lab. Whoever does so ends it by Stop or Kill. Its output goes to the file log.
+func Launch(cmd *exec.Cmd, name, log string) (*Proc, error) {
 	file, err := os.Create(log)
 	if err != nil {
 		return nil, fmt.Errorf("start %s: %w", name, err)

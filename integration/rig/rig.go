@@ -39,15 +39,21 @@ type Options struct {
 	Capture bool   // packets of each machine
 
 	ByMAC map[string]lab.DHCP // what a machine with this address is told, if not to boot with Set
+
+	// Rogue is a network that belongs to an attacker: another server, with a root of its own, answers under all names,
+	// and DHCP offers what might make an iPXE trust it. The genuine server is there and nobody is sent to it.
+	Rogue bool
 }
 
 // Rig is a lab with a bootd that answers.
 type Rig struct {
 	Lab    *lab.Lab
 	Server *Server
+	Rogue  *Server // the one that is not ours; nil when there is none
 	Guest  Guest
 	o      Options
 
+	materials lab.Materials
 	temporary []string // folders outside of o.Dir
 }
 
@@ -57,13 +63,21 @@ type Guest struct{ Kernel, Initrd string }
 // foreignIP is where the other server, whose root nobody here shares, answers.
 const foreignIP = "10.77.0.2"
 
+// rogueDHCP are the options by which an iPXE might be led astray, if it listened: a script of the attacker's, which runs
+// where no other does, and an address where it would look for the certificates that lead from a foreign root to one that
+// it trusts (iPXE's options 175.93, crosscert, and 175.178, the encapsulated name of a boot file).
+var rogueDHCP = []string{
+	`dhcp-option-force=encap:175,93,"http://` + foreignIP + `/` + Set + `.ipxe"`,
+	`dhcp-option-force=tag:ipxe,67,"tftp://` + foreignIP + `/` + Set + `.ipxe"`,
+}
+
 // New opens the lab, builds the guest, and starts bootd. Close ends all.
 func New(ctx context.Context, o Options) (*Rig, error) {
 	materials, err := lab.FindMaterials()
 	if err != nil {
 		return nil, err
 	}
-	r := &Rig{o: o}
+	r := &Rig{o: o, materials: materials}
 	if r.Guest.Kernel, r.Guest.Initrd, err = lab.BuildGuest(materials, o.Dir); err != nil {
 		return nil, err
 	}
@@ -71,8 +85,14 @@ func New(ctx context.Context, o Options) (*Rig, error) {
 		Dir: o.Dir, Materials: materials, Domain: Domain, Capture: o.Capture,
 		DHCP: SingleFiles(Set), ByMAC: maps.Clone(o.ByMAC),
 	}
-	if o.Foreign != "" {
+	if o.Foreign != "" || o.Rogue {
 		options.Addresses = []string{foreignIP + "/24"}
+	}
+	if o.Rogue {
+		options.DomainIP, options.Raw = foreignIP, rogueDHCP
+		options.DHCP = lab.DHCP{NextServer: foreignIP, IPXE: Set + ".ipxe"}
+	}
+	if o.Foreign != "" {
 		if options.ByMAC == nil {
 			options.ByMAC = map[string]lab.DHCP{}
 		}
@@ -82,14 +102,17 @@ func New(ctx context.Context, o Options) (*Rig, error) {
 		return nil, err
 	}
 	r.Server, err = r.serve(ctx, "bootd", lab.ServerIP, materials)
-	if err == nil && o.Foreign != "" {
-		_, err = r.serve(ctx, "foreign", foreignIP, materials)
+	if err == nil && (o.Foreign != "" || o.Rogue) {
+		r.Rogue, err = r.serve(ctx, "foreign", foreignIP, materials)
 	}
 	if err != nil {
 		return nil, errors.Join(err, r.Close())
 	}
 	return r, nil
 }
+
+// Materials are what the rig was built of.
+func (r *Rig) Materials() lab.Materials { return r.materials }
 
 // SingleFiles is what DHCP says of a set to firmware that loads one file and
 // no other: next-server and a name, or an address.

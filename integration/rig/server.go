@@ -27,14 +27,20 @@ storage:
         inline: "` + Message + `\n"
 `
 
+// LegacyPort is where firmware of yesterday is answered over HTTPS.
+const LegacyPort = "8443"
+
 // Server is one bootd.
 type Server struct {
 	Name   string
 	Dir    string // of configuration and state
 	Socket string // of its admin API
 	Proc   *lab.Proc
-	rig    *Rig
-	config string
+
+	config  string
+	logs    string // folder
+	nestctl string // path of the program
+	launch  func(ctx context.Context, name, config string) (*lab.Proc, error)
 }
 
 // serve configures and starts a server, and makes the set as an operator does.
@@ -51,8 +57,12 @@ func (r *Rig) serve(ctx context.Context, name, ip string, m lab.Materials) (*Ser
 }
 
 func (r *Rig) configure(name, ip string, m lab.Materials) (*Server, error) {
-	s := &Server{Name: name, Dir: filepath.Join(r.o.Dir, name), rig: r}
+	s := &Server{Name: name, Dir: filepath.Join(r.o.Dir, name), logs: r.o.Dir, nestctl: r.o.Nestctl}
 	s.config = filepath.Join(s.Dir, "bootd.yaml")
+	s.launch = func(ctx context.Context, name, config string) (*lab.Proc, error) {
+		// Its life is the rig's, not that of the context for starting it.
+		return r.Lab.Start(context.WithoutCancel(ctx), name, r.o.Bootd, "--config", config)
+	}
 	// A Unix socket's path has 107 bytes, and o.Dir may be deep in somebody's tree.
 	socketDir, err := os.MkdirTemp("", "nestboot-rig-")
 	if err != nil {
@@ -70,7 +80,7 @@ func (r *Rig) configure(name, ip string, m lab.Materials) (*Server, error) {
 	config := fmt.Sprintf(`domain: %[1]s
 addresses: [%[2]s]
 state_dir: state
-listen: {tftp: "%[2]s:69", http: "%[2]s:80", https: "%[2]s:443", metrics: "%[3]s", admin: %[4]s}
+listen: {tftp: "%[2]s:69", http: "%[2]s:80", https: "%[2]s:443", metrics: "%[3]s", admin: %[4]s, legacy_https: "%[2]s:%[9]s"}
 artifacts: {bases: [%[5]s]}
 images:
   - name: lab
@@ -79,7 +89,7 @@ images:
     args: [%[8]s]
 butane: lab.bu
 `, Domain, ip, metrics, s.Socket, strings.Join(m.Debs(), ", "), r.Guest.Kernel, r.Guest.Initrd,
-		strings.Join(strings.Fields(lab.GuestArgs), ", "))
+		strings.Join(strings.Fields(lab.GuestArgs), ", "), LegacyPort)
 	for path, content := range map[string]string{s.config: config, filepath.Join(s.Dir, "lab.bu"): butane} {
 		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
 			return nil, fmt.Errorf("prepare %s: %w", name, err)
@@ -93,14 +103,13 @@ butane: lab.bu
 func (s *Server) Start(ctx context.Context) error {
 	name := s.Name
 	for n := 2; ; n++ { // a log of its own for each run
-		if _, err := os.Stat(filepath.Join(s.rig.o.Dir, name+".log")); errors.Is(err, os.ErrNotExist) {
+		if _, err := os.Stat(filepath.Join(s.logs, name+".log")); errors.Is(err, os.ErrNotExist) {
 			break
 		}
 		name = fmt.Sprintf("%s-%d", s.Name, n)
 	}
 	var err error
-	// Its life is the rig's, not that of the context for starting it.
-	if s.Proc, err = s.rig.Lab.Start(context.WithoutCancel(ctx), name, s.rig.o.Bootd, "--config", s.config); err != nil {
+	if s.Proc, err = s.launch(ctx, name, s.config); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
@@ -114,7 +123,7 @@ func (s *Server) StateDir() string { return filepath.Join(s.Dir, "state") }
 
 // Nestctl runs the operator's program against the server.
 func (s *Server) Nestctl(ctx context.Context, args ...string) ([]byte, error) {
-	cmd := exec.CommandContext(ctx, s.rig.o.Nestctl, append([]string{"--socket", s.Socket}, args...)...)
+	cmd := exec.CommandContext(ctx, s.nestctl, append([]string{"--socket", s.Socket}, args...)...)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()

@@ -265,7 +265,7 @@ func requireClosed(t *rapid.T, c <-chan struct{}) {
 }
 
 // TestT12_Model is what Links keep whatever happens in whatever order. The long
-// form is: go test -run Model -timeout 1h ./pki/links -rapid.checks 100000
+// form is: make models.
 func TestT12_Model(t *testing.T) {
 	setChecks(t, 500)
 	closed, err := store.Open(t.Context(), store.Config{Dir: t.TempDir(), Reserve: enough})
