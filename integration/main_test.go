@@ -44,11 +44,7 @@ func newRig(t *testing.T, o rig.Options) *rig.Rig {
 	require.NoError(t, err)
 	require.NoError(t, os.RemoveAll(dir))
 	require.NoError(t, os.MkdirAll(dir, 0o700))
-	bin, err := filepath.Abs("../.run/bin") // what is there is linked again only when something has changed
-	require.NoError(t, err)
-	build := exec.CommandContext(t.Context(), "go", "build", "-o", bin+"/", "../cmd/...")
-	out, err := build.CombinedOutput()
-	require.NoError(t, err, "%s", out)
+	bin := programs(t)
 	o.Dir, o.Bootd, o.Nestctl, o.Capture = dir, filepath.Join(bin, "bootd"), filepath.Join(bin, "nestctl"), true
 	r, err := rig.New(t.Context(), o)
 	require.NoError(t, err)
@@ -65,6 +61,17 @@ func newRig(t *testing.T, o rig.Options) *rig.Rig {
 		}
 	})
 	return r
+}
+
+// programs builds bootd and nestctl and returns their folder.
+func programs(t *testing.T) string {
+	t.Helper()
+	bin, err := filepath.Abs("../.run/bin") // what is there is linked again only when something has changed
+	require.NoError(t, err)
+	build := exec.CommandContext(t.Context(), "go", "build", "-o", bin+"/", "../cmd/...")
+	out, err := build.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	return bin
 }
 
 // twice runs a boot again when it failed once: about one kernel in twenty

@@ -2,7 +2,9 @@ package integration
 
 import (
 	"bytes"
+	"crypto/ecdsa"
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/pem"
@@ -24,11 +26,12 @@ import (
 type secrets struct {
 	digests   map[string]bool // SHA-256 in hexadecimal
 	fragments [][]byte        // of private keys, as they would look in a text
+	raw       [][]byte        // of private keys and known tokens, as they would look in a binary file
 }
 
 var (
 	hexDigest = regexp.MustCompile(`"([0-9a-f]{64})"`)
-	download  = regexp.MustCompile(`/artifacts/([A-Za-z0-9_-]{43})/`)
+	address   = regexp.MustCompile(`/(?:artifacts|chain|uefi)/([A-Za-z0-9_-]{43})\b`)
 	tokenRun  = regexp.MustCompile(`[A-Za-z0-9_-]{43,}`)
 )
 
@@ -47,7 +50,7 @@ func mintedSecrets(t *testing.T, state string) secrets {
 		}
 	}
 	require.NoError(t, filepath.WalkDir(state, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() || !strings.HasSuffix(path, ".key") && filepath.Base(path) != "client.pem" {
+		if err != nil || d.IsDir() || !private(path) {
 			return err
 		}
 		data, err := os.ReadFile(path)
@@ -55,35 +58,73 @@ func mintedSecrets(t *testing.T, state string) secrets {
 			return err
 		}
 		s.addKeys(data)
+		if filepath.Ext(path) == ".secret" {
+			s.addToken(string(data))
+		}
 		return nil
 	}))
 	return s
 }
 
-// addKeys takes the middle of each private key: the ends are the same for all.
+// private reports whether a file of the state is one that secrets belong in.
+func private(path string) bool {
+	return strings.HasSuffix(path, ".key") || strings.HasSuffix(path, ".secret") || filepath.Base(path) == "client.pem"
+}
+
+// addKeys takes a piece of each private key that is in no other file: the ends
+// are the same for all, and some hold their public key too.
 func (s *secrets) addKeys(data []byte) {
 	for block, rest := pem.Decode(data); block != nil; block, rest = pem.Decode(rest) {
 		if !strings.HasSuffix(block.Type, "PRIVATE KEY") {
 			continue
 		}
-		half := len(block.Bytes) / 2
-		s.fragments = append(s.fragments, []byte(hex.EncodeToString(block.Bytes[half:half+24])))
+		at := len(block.Bytes) / 2
+		if key, err := x509.ParsePKCS8PrivateKey(block.Bytes); err == nil {
+			if ec, ok := key.(*ecdsa.PrivateKey); ok {
+				number, err := ec.Bytes()
+				if err != nil {
+					continue
+				}
+				at = bytes.Index(block.Bytes, number) + 3
+			}
+		}
+		s.raw = append(s.raw, block.Bytes[at:at+24])
+		s.fragments = append(s.fragments, []byte(hex.EncodeToString(block.Bytes[at:at+24])))
 		for i := range 3 { // base64 looks different at each of three offsets
-			from := half - half%3 + i
+			from := at - at%3 + i
 			text := base64.StdEncoding.EncodeToString(block.Bytes[from : from+24])
 			s.fragments = append(s.fragments, []byte(text))
 		}
 	}
 }
 
-// addTokens takes the tokens of the download addresses in text.
+// addTokens takes the tokens of the addresses in text.
 func (s *secrets) addTokens(text []byte) {
-	for _, m := range download.FindAllSubmatch(text, -1) {
-		if raw, err := base64.RawURLEncoding.DecodeString(string(m[1])); err == nil {
-			sum := sha256.Sum256(raw)
-			s.digests[hex.EncodeToString(sum[:])] = true
+	for _, m := range address.FindAllSubmatch(text, -1) {
+		s.addToken(string(m[1]))
+	}
+}
+
+func (s *secrets) addToken(token string) {
+	raw, err := base64.RawURLEncoding.DecodeString(token)
+	if err != nil {
+		return
+	}
+	sum := sha256.Sum256(raw)
+	s.digests[hex.EncodeToString(sum[:])] = true
+	s.raw = append(s.raw, raw)
+	s.fragments = append(s.fragments, []byte(hex.EncodeToString(raw)))
+}
+
+// inFile is in, for a file that may be binary.
+func (s *secrets) inFile(data []byte) []string {
+	found := s.in(data)
+	for _, raw := range s.raw {
+		if bytes.Contains(data, raw) {
+			found = append(found, "a secret's bytes")
 		}
 	}
+	return found
 }
 
 // in lists what of the secrets stands in text.
@@ -93,7 +134,7 @@ func (s *secrets) in(text []byte) []string {
 	unbroken := bytes.ReplaceAll(text, []byte("\n"), nil) // PEM wraps its lines
 	for _, f := range s.fragments {
 		if bytes.Contains(lower, f) || bytes.Contains(unbroken, f) {
-			found = append(found, "a private key: "+string(f))
+			found = append(found, "a private key or token: "+string(f))
 		}
 	}
 	for _, run := range tokenRun.FindAll(text, -1) {
@@ -137,4 +178,6 @@ func TestSecretSearchFinds(t *testing.T) {
 	require.Empty(t, s.in(address))
 	s.addTokens(address)
 	require.NotEmpty(t, s.in(address))
+	der, _ := pem.Decode(key)
+	require.NotEmpty(t, s.inFile(append([]byte{0}, der.Bytes...)), "a key in its binary form")
 }
