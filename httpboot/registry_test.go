@@ -214,7 +214,9 @@ func TestT12_ChangeWhileItIsShown(t *testing.T) {
 	id := w.who.give(pki.KindURL, "a", chainToken, time.Time{}, "https")
 	w.server.Site.IdentifyURL = func(kind pki.Kind, token, over string, at time.Time) (pki.Identity, error) {
 		found, err := w.who.identifyURL(kind, token, over, at)
-		w.who.refuse(id.Fingerprint, pki.CodeRevoked)
+		w.who.mu.Lock()
+		defer w.who.mu.Unlock()
+		w.who.refused = map[pki.Digest]string{id.Fingerprint: pki.CodeRevoked} // nobody is told again
 		return found, err
 	}
 	a := w.do(w.client(client{}), http.MethodGet, "https://boot.test/chain/"+chainToken)

@@ -14,18 +14,26 @@ import (
 // retryEvery is how long machines wait to be written after the store refused.
 const retryEvery = time.Second
 
+// writeTimeout is how long one round of writing may take. The end of Run does
+// not break it off: whether a write that was broken off has happened, nobody
+// knows.
+const writeTimeout = 5 * time.Second
+
 // Run writes what Saw and Done took down until ctx ends, then writes what is
 // left, if it can, and returns.
 func (m *Machines) Run(ctx context.Context) {
 	tick := time.NewTicker(retryEvery)
 	defer tick.Stop()
+	flush := func() error {
+		round, cancel := context.WithTimeout(context.WithoutCancel(ctx), writeTimeout)
+		defer cancel()
+		return m.flush(round)
+	}
 	refused := false
 	for {
 		select {
 		case <-ctx.Done():
-			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
-			defer cancel()
-			if err := m.flush(last); err != nil {
+			if err := flush(); err != nil {
 				m.log.Warn("machines were not written down", "err", err)
 			}
 			return
@@ -35,7 +43,7 @@ func (m *Machines) Run(ctx context.Context) {
 			}
 		case <-tick.C:
 		}
-		err := m.flush(ctx)
+		err := flush()
 		if err != nil && !refused {
 			m.log.WarnContext(ctx, "machines are kept in memory until they can be written down", "err", err)
 		}
