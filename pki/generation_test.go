@@ -1,6 +1,7 @@
 package pki
 
 import (
+	"context"
 	"crypto"
 	"crypto/tls"
 	"crypto/x509"
@@ -486,4 +487,75 @@ func TestRotateRootWithoutSpace(t *testing.T) {
 	require.ErrorContains(t, err, "the next start finds out")
 	cfg.Store = openStore(t, dir)
 	require.Len(t, openAuthority(t, cfg).Generations(), 2)
+}
+
+// TestRotateRootOutlivesItsRequest: whoever asked goes away while the new root is
+// being made.
+func TestRotateRootOutlivesItsRequest(t *testing.T) {
+	for _, step := range []string{"issuers", "cross"} {
+		cfg, _ := testConfig(t)
+		a := openAuthority(t, cfg)
+		ctx, cancel := context.WithCancel(t.Context())
+		a.steps = func(name string) {
+			if name == step {
+				cancel()
+			}
+		}
+		g, err := a.RotateRoot(ctx)
+		require.NoError(t, err, step)
+		require.Equal(t, 2, g.Number)
+		require.Len(t, openAuthority(t, cfg).Generations(), 2)
+		_, err = a.Rotate(ctx)
+		require.NoError(t, err, "nor does a rotation of the intermediate end with it")
+	}
+}
+
+// TestRotateRootThatWasRecordedUnseen: the store has the record although the
+// call that wrote it was told that it failed.
+func TestRotateRootThatWasRecordedUnseen(t *testing.T) {
+	cfg, _ := testConfig(t)
+	a := openAuthority(t, cfg)
+	a.steps = func(name string) {
+		if name != "cross" {
+			return
+		}
+		root, err := a.dirOf(2).readCert("root")
+		require.NoError(t, err)
+		value, err := json.Marshal(generationRecord{Number: 2, Root: fingerprintOf(root), Source: SourceOwn, Created: start})
+		require.NoError(t, err)
+		_, err = cfg.Store.Put(t.Context(), generationKey(2), value)
+		require.NoError(t, err)
+	}
+	g, err := a.RotateRoot(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, 2, g.Number)
+	cert := issue(t, a, "rack1")
+	a = openAuthority(t, cfg)
+	require.Len(t, a.Generations(), 2)
+	require.NoError(t, verifies(a, cert))
+}
+
+// TestRotateRootKeepsWhatMayBeRecorded: a second call fails after one of which
+// nobody knows whether it was recorded.
+func TestRotateRootKeepsWhatMayBeRecorded(t *testing.T) {
+	cfg, _ := testConfig(t)
+	dir := t.TempDir()
+	cfg.Store = openStore(t, dir)
+	a := openAuthority(t, cfg)
+	require.NoError(t, cfg.Store.Close())
+	_, err := a.RotateRoot(t.Context())
+	require.ErrorContains(t, err, "repeat the command")
+
+	cross := a.dirOf(2).path("cross-1.pem")
+	require.NoError(t, os.Remove(cross))
+	require.NoError(t, os.Mkdir(cross, 0o700))
+	_, err = a.RotateRoot(t.Context())
+	require.ErrorContains(t, err, "cross-1.pem")
+	require.FileExists(t, a.dirOf(2).path("root.key"))
+
+	require.NoError(t, os.Remove(cross))
+	a.store = openStore(t, dir)
+	_, err = a.RotateRoot(t.Context())
+	require.NoError(t, err)
+	require.Len(t, a.Generations(), 2)
 }

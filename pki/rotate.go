@@ -24,8 +24,9 @@ const (
 
 // Rotate replaces the intermediate of the newest generation. What the former one
 // issued to machines stays good, and its key is gone; server certificates are
-// issued anew.
+// issued anew. It does not end with ctx.
 func (a *Authority) Rotate(ctx context.Context) (Generation, error) {
+	ctx = context.WithoutCancel(ctx)
 	a.renewing.Lock()
 	defer a.renewing.Unlock()
 	a.changing.Lock()

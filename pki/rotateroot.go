@@ -3,6 +3,7 @@ package pki
 import (
 	"context"
 	"crypto/tls"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -13,8 +14,10 @@ import (
 
 // RotateRoot begins a new generation: another root, intermediate, host name and
 // server certificates. From then on certificates are issued by it; the older
-// generations go on until they are dropped.
+// generations go on until they are dropped. It does not end with ctx. When it
+// fails and says that the outcome is not known, the same call again finds out.
 func (a *Authority) RotateRoot(ctx context.Context) (Generation, error) {
+	ctx = context.WithoutCancel(ctx)
 	a.renewing.Lock()
 	defer a.renewing.Unlock()
 	a.changing.Lock()
@@ -38,13 +41,19 @@ func (a *Authority) rotateRoot(ctx context.Context) (*generation, error) {
 		return nil, fmt.Errorf("%d generations live: drop the oldest first with nestctl ca drop %d", maxLiving, gs.living()[0].number)
 	}
 	number := gs.newest().number + 1
+	begun, err := a.dir.has("gen-" + fmt.Sprint(number))
+	if err != nil {
+		return nil, err
+	}
 	g, err := a.prepareOwn(ctx, number)
 	if err == nil {
-		err = a.recordOwn(ctx, g)
+		if err = a.recordOwn(ctx, g); err != nil && !errors.Is(err, store.ErrNoSpace) {
+			return nil, fmt.Errorf("whether it was recorded is not known: repeat the command, or the next start finds out: %w", err)
+		}
 	}
 	switch {
-	case errors.Is(err, store.ErrUnavailable), errors.Is(err, context.DeadlineExceeded):
-		return nil, fmt.Errorf("whether it was recorded is not known, the next start finds out: %w", err)
+	case err != nil && begun: // by a call that may have been recorded
+		return nil, err
 	case err != nil: // nobody has seen it
 		return nil, errors.Join(err, a.dirOf(number).removeAll())
 	}
@@ -93,11 +102,26 @@ func (a *Authority) addOwn(ctx context.Context, number int) (*generation, error)
 	})
 }
 
-// recordOwn makes what addOwn has made a generation.
+// recordOwn makes what addOwn has made a generation. When it fails, with anything
+// but store.ErrNoSpace, the store may have the record all the same, now or soon:
+// a start that finds it needs the files.
 func (a *Authority) recordOwn(ctx context.Context, g *generation) error {
+	bounded, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	err := a.writeRecord(bounded, &generationRecord{Number: g.number, Root: fingerprintOf(g.root), Source: g.source, Created: g.created}, false)
+	if err != nil && a.isRecorded(ctx, g) {
+		return nil // the answer was lost, or that to an earlier call
+	}
+	return err
+}
+
+// isRecorded reports whether the store is known to have the generation.
+func (a *Authority) isRecorded(ctx context.Context, g *generation) bool {
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
-	return a.writeRecord(ctx, &generationRecord{Number: g.number, Root: fingerprintOf(g.root), Source: g.source, Created: g.created}, false)
+	e, err := a.store.Get(ctx, generationKey(g.number))
+	var r generationRecord
+	return err == nil && json.Unmarshal(e.Value, &r) == nil && r.Root == fingerprintOf(g.root)
 }
 
 // takeUp completes the next generation, if its certificates are all there and
