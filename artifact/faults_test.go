@@ -131,6 +131,49 @@ func TestWithdrawalIsWrittenDownLater(t *testing.T) {
 	require.Equal(t, []Protocol{HTTP}, back[0].Spec.Exposure)
 }
 
+// TestT12_DeletionActsWhileTheSetIsAtWork: whoever holds the set waits for a disk
+// or a step-ca.
+func TestT12_DeletionActsWhileTheSetIsAtWork(t *testing.T) {
+	w := newWorld(t)
+	s := w.open()
+	i := w.create(s, Spec{Name: "rack1", Exposure: []Protocol{TFTP}})
+	cert, _ := w.credentialOf(i)
+	deleted := make(chan error, 1)
+	s.steps = func(step string) {
+		if step != "reissued" {
+			return
+		}
+		condemned := make(chan struct{})
+		s.steps = func(step string) {
+			if step == "condemned" {
+				close(condemned)
+			}
+		}
+		go func() {
+			_, err := s.Delete(t.Context(), i.ID)
+			deleted <- err
+		}()
+		select {
+		case <-condemned:
+		case <-time.After(10 * time.Second):
+			require.Fail(t, "it waits for the renewal")
+		}
+		w.refused(cert, pki.CodeRevoked)
+		require.Error(t, s.Member("rack1", uuidA))
+		_, err := s.File(t.Context(), "rack1.efi", TFTP)
+		require.Error(t, err)
+		require.Equal(t, Deleting, s.List()[0].Status)
+	}
+	_, err := s.Renew(t.Context(), i.ID)
+	require.ErrorIs(t, err, ErrBusy, "what is being deleted does not come back")
+	require.NoError(t, <-deleted)
+	require.Empty(t, s.List())
+	require.False(t, w.storeHolds([]byte(`"state":"active"`)), "nor is what was issued meanwhile good")
+	w.reopen(enough)
+	w.refused(cert, pki.CodeRevoked)
+	require.Empty(t, w.open().List())
+}
+
 func TestDeletionWaitsForCreation(t *testing.T) {
 	w := newWorld(t)
 	s := w.open()

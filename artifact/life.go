@@ -12,9 +12,13 @@ import (
 	"github.com/nestboot/nestboot/store"
 )
 
-// changeTimeout bounds making and deleting a set; neither ends with the request
-// that asked for it.
-const changeTimeout = 30 * time.Second
+const (
+	// changeTimeout bounds making and deleting a set; neither ends with the
+	// request that asked for it.
+	changeTimeout = 30 * time.Second
+	// storeTimeout bounds each write: whoever deletes a set waits behind it.
+	storeTimeout = 5 * time.Second
+)
 
 // Create makes a set and returns it when it can be used. What is wrong with
 // spec is an *Invalid.
@@ -111,7 +115,8 @@ func (s *Sets) Update(ctx context.Context, id int64, exposure []Protocol) (Info,
 	}
 	next := v.copy()
 	next.rec.Spec.Exposure = append([]Protocol{}, exposure...)
-	narrower := s.withdraw(m, exposure)
+	now := s.withdraw(m, v, exposure)
+	narrower := now != v
 	if err := s.put(context.WithoutCancel(ctx), next.rec, narrower); err != nil {
 		if narrower {
 			m.unsaved.Store(true)
@@ -120,22 +125,24 @@ func (s *Sets) Update(ctx context.Context, id int64, exposure []Protocol) (Info,
 		return Info{}, err
 	}
 	m.unsaved.Store(false)
-	s.replace(m, next)
+	if !s.replace(m, now, next) {
+		return Info{}, ErrBusy
+	}
 	s.cfg.Log.InfoContext(ctx, "set's exposure was changed", "set", v.rec.Spec.Name, "exposure", exposure, "means", next.rec.Spec.Consequence())
 	return s.info(m), nil
 }
 
-// withdraw ends what is not in exposure any more, and reports whether there
-// was something. The caller holds m.work.
-func (s *Sets) withdraw(m *member, exposure []Protocol) bool {
-	next := m.current.Load().copy()
+// withdraw ends what is not in exposure any more, and returns the version that
+// is served then: was, if there is nothing to end. The caller holds m.work.
+func (s *Sets) withdraw(m *member, was *version, exposure []Protocol) *version {
+	next := was.copy()
 	kept := slices.DeleteFunc(slices.Clone(next.rec.Spec.Exposure), func(p Protocol) bool { return !slices.Contains(exposure, p) })
 	if len(kept) == len(next.rec.Spec.Exposure) {
-		return false
+		return was
 	}
 	next.rec.Spec.Exposure = kept
-	s.replace(m, next)
-	return true
+	s.replace(m, was, next)
+	return next
 }
 
 // Delete ends a set: when it returns, its files are served no longer and its
@@ -147,23 +154,41 @@ func (s *Sets) Delete(ctx context.Context, id int64) (Info, error) {
 	if m == nil {
 		return Info{}, ErrUnknown
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), changeTimeout)
-	defer cancel()
+	info := s.info(m)
+	s.condemn(m) // at once, whoever holds m.work while it waits for a disk or a step-ca
+	s.step("condemned")
 	m.work.Lock()
 	defer m.work.Unlock()
 	if s.numbered(id) == nil { // somebody else has deleted it while we waited
 		return Info{}, ErrUnknown
 	}
-	info := s.info(m)
-	r := m.current.Load().rec
-	r.State = deleting
-	s.replace(m, &version{rec: r})
+	s.condemn(m) // what was made meanwhile
 	info.Status = Deleting
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), changeTimeout)
+	defer cancel()
 	if err := s.finish(ctx, m); err != nil {
 		return info, err
 	}
 	info.Status = Deleted
 	return info, nil
+}
+
+// condemn ends a set in memory. One that is being made is left until it has been:
+// nobody was told of it, and its maker holds m.work.
+func (s *Sets) condemn(m *member) {
+	s.mu.RLock() // its name must not be another set's by now
+	defer s.mu.RUnlock()
+	if s.byID[m.id] != m {
+		return
+	}
+	for v := m.current.Load(); v.rec.State == ready; v = m.current.Load() {
+		r := v.rec
+		r.State = deleting
+		s.replace(m, v, &version{rec: r})
+	}
+	if r := m.current.Load().rec; r.State == deleting {
+		s.cfg.Authority.CondemnSet(r.Spec.Name)
+	}
 }
 
 // finish does what is left to do of a deletion; it may be done again. The

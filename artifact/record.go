@@ -176,6 +176,8 @@ func (s *Sets) put(ctx context.Context, r record, urgent bool, conditions ...sto
 		return fmt.Errorf("encode set %s: %w", r.Spec.Name, err)
 	}
 	txn := store.Txn{If: conditions, Then: []store.Op{store.Set(recordKey(r.ID), value)}, Urgent: urgent}
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
 	if _, err := s.cfg.Store.Commit(ctx, txn); err != nil {
 		return fmt.Errorf("write down set %s: %w", r.Spec.Name, err)
 	}
@@ -184,6 +186,8 @@ func (s *Sets) put(ctx context.Context, r record, urgent bool, conditions ...sto
 
 // erase forgets a set and frees its name.
 func (s *Sets) erase(ctx context.Context, r record) error {
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
 	_, err := s.cfg.Store.Commit(ctx, store.Txn{Urgent: true, Then: []store.Op{
 		store.Remove(recordKey(r.ID)), store.Remove(namePrefix + r.Spec.Name), store.Remove(useKey(r.ID)),
 	}})

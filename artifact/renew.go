@@ -127,7 +127,9 @@ func (s *Sets) Renew(ctx context.Context, id int64) (Info, error) {
 	if err != nil {
 		return Info{}, fmt.Errorf("renew set %s: %w", v.rec.Spec.Name, err)
 	}
-	s.replace(m, next)
+	if !s.replace(m, v, next) {
+		return Info{}, ErrBusy
+	}
 	s.noteMove(ctx, m, v.rec)
 	s.cfg.Log.InfoContext(ctx, "set was renewed", "set", v.rec.Spec.Name, "generation", next.rec.Generation)
 	return s.info(m), nil

@@ -152,7 +152,9 @@ func (s *Sets) renew(ctx context.Context, m *member) bool {
 		s.cfg.Log.ErrorContext(ctx, "set was not renewed; trying again", "set", v.rec.Spec.Name, "err", err)
 		return false
 	}
-	s.replace(m, next)
+	if !s.replace(m, v, next) {
+		return true // it is being deleted
+	}
 	s.noteMove(ctx, m, v.rec)
 	s.cfg.Log.InfoContext(ctx, "set got a new certificate: media that were written before are good until the former one ends",
 		"set", v.rec.Spec.Name, "generation", next.rec.generation())
@@ -185,5 +187,5 @@ func (s *Sets) expire(m *member) {
 	}
 	next := v.copy()
 	next.built, next.files = nil, nil
-	s.replace(m, next)
+	s.replace(m, v, next)
 }

@@ -96,6 +96,8 @@ func (s *Sets) loadUses(ctx context.Context) error {
 
 // flushUses writes what Used took down.
 func (s *Sets) flushUses(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
 	for _, m := range s.members() {
 		if err := s.flushMember(ctx, m); err != nil {
 			return fmt.Errorf("write uses of artifact set %d: %w", m.id, err)

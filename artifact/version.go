@@ -29,10 +29,15 @@ func (v *version) copy() *version {
 	return &version{rec: v.rec, cert: v.cert, token: v.token, built: v.built, files: v.files, bare: v.bare, fault: v.fault}
 }
 
-// replace puts another version in the place of the current one. The caller
-// holds m.work.
-func (s *Sets) replace(m *member, next *version) {
-	s.cache.forget(m.current.Swap(next))
+// replace puts another version in the place of the one that it was made from, and
+// reports whether it did: a set that is being deleted meanwhile stays so. The
+// caller holds m.work, unless next is the end.
+func (s *Sets) replace(m *member, was, next *version) bool {
+	if !m.current.CompareAndSwap(was, next) {
+		return false
+	}
+	s.cache.forget(was)
+	return true
 }
 
 // versionsOf are the versions of iPXE that sets can be made of, the newest
@@ -151,8 +156,7 @@ func (s *Sets) reload(ctx context.Context, m *member) bool {
 		return true
 	}
 	next := s.load(ctx, v.rec)
-	if next.fault == nil || v.built == nil {
-		s.replace(m, next)
+	if (next.fault == nil || v.built == nil) && s.replace(m, v, next) {
 		s.noteMove(ctx, m, v.rec)
 	}
 	return next.fault == nil
