@@ -34,6 +34,7 @@ type Generation struct {
 	Created      time.Time
 	Newest       bool
 	Source       string
+	Dropped      bool
 }
 
 // generation is one version of a generation. It never changes; a rotation
@@ -44,6 +45,7 @@ type generation struct {
 	source       string
 	created      time.Time
 	dropped      bool
+	unsaved      bool // dropped, but the record does not say so yet, or its keys are still there
 	dir          keyDir
 	root         *x509.Certificate // nil: dropped, and its files are lost
 	intermediate *x509.Certificate
@@ -59,7 +61,7 @@ type generation struct {
 func (g *generation) public(newest bool) Generation {
 	return Generation{
 		Number: g.number, Host: g.host, Root: g.root, Intermediate: g.intermediate, Retired: slices.Clone(g.retired),
-		Created: g.created, Newest: newest, Source: g.source,
+		Created: g.created, Newest: newest, Source: g.source, Dropped: g.dropped,
 	}
 }
 
@@ -113,6 +115,16 @@ func (gs *generations) numbered(number int) *generation {
 	return nil
 }
 
+// find returns the generation with this number, dropped or not.
+func (gs *generations) find(number int) *generation {
+	for _, g := range gs.all {
+		if g.number == number {
+			return g
+		}
+	}
+	return nil
+}
+
 // below returns the generation that a root is of.
 func (gs *generations) below(root *x509.Certificate) *generation {
 	for _, g := range gs.all {
@@ -138,6 +150,17 @@ func (a *Authority) Generations() []Generation {
 		all = append(all, g.public(g == gs.newest()))
 	}
 	return all
+}
+
+// Generation returns the one with this number, dropped or not. Of a dropped one
+// the certificates may be lost.
+func (a *Authority) Generation(number int) (Generation, bool) {
+	gs := a.current.Load()
+	g := gs.find(number)
+	if g == nil {
+		return Generation{}, false
+	}
+	return g.public(g == gs.newest()), true
 }
 
 // hostOf is the host name of a generation, made from that of the first one.
@@ -278,8 +301,22 @@ func (a *Authority) openDropped(g *generation) (*generation, error) {
 	return g, nil
 }
 
-// publish makes a version of a generation the current one.
+// publish makes a version of a generation the current one. One that was dropped
+// while the version was made stays dropped.
 func (a *Authority) publish(g *generation) {
-	a.current.Store(a.current.Load().with(g))
+	a.alter(func(gs *generations) *generation {
+		if was := gs.find(g.number); was != nil && was.dropped {
+			return was
+		}
+		return g
+	})
+}
+
+// alter makes the version that next returns the current one of its generation.
+func (a *Authority) alter(next func(*generations) *generation) {
+	a.publishing.Lock()
+	gs := a.current.Load()
+	a.current.Store(gs.with(next(gs)))
+	a.publishing.Unlock()
 	a.changed.fire()
 }

@@ -318,7 +318,7 @@ func TestT12_DropHoldsWithoutAStore(t *testing.T) {
 	_, err := a.RotateRoot(t.Context())
 	require.NoError(t, err)
 	require.NoError(t, cfg.Store.Close())
-	require.ErrorContains(t, a.Drop(t.Context(), 1), "drop generation 1")
+	require.ErrorContains(t, a.Drop(t.Context(), 1), "generation 1 is dropped from now on")
 	require.Equal(t, CodeRevoked, refusal(t, verifies(a, old)).Code)
 	require.Contains(t, listing(t, cfg.Dir), "root.key", "not written down: a restart brings it back")
 }

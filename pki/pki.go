@@ -81,7 +81,9 @@ type Authority struct {
 
 	renewing sync.Mutex // one renewal at a time: it replaces files
 	changing sync.Mutex // one change of generations at a time; locked after renewing
-	current  atomic.Pointer[generations]
+
+	publishing sync.Mutex // never held across a wait; locked after the others
+	current    atomic.Pointer[generations]
 }
 
 // Open loads the boot PKI from cfg.Dir, or makes it on the first start, and

@@ -4,7 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -75,7 +75,7 @@ func (a *Authority) Revoke(ctx context.Context, serial string) error {
 	}
 	serials, err := a.records.revoke(ctx, func(key string, _ record) bool { return key == certPrefix+serial })
 	if err != nil {
-		return fmt.Errorf("revoke certificate %s: %w", serial, err)
+		return &Unsaved{"certificate " + serial + " is refused", err}
 	}
 	if len(serials) > 0 {
 		a.log.InfoContext(ctx, "certificate revoked", "stage", "pki", "serial", serial)
@@ -90,12 +90,11 @@ func (a *Authority) Revoke(ctx context.Context, serial string) error {
 // again does no harm. A certificate that is issued for the set afterwards is
 // good.
 //
-// It may use the store's reserve of space. When it fails, Verify refuses the
-// certificates all the same, but a restart forgets that: call it again until
-// it succeeds.
+// It may use the store's reserve of space, and does not end with ctx. When it
+// fails, with an *Unsaved, Verify refuses the certificates all the same.
 func (a *Authority) RevokeSet(ctx context.Context, set string) (serials []string, err error) {
 	if serials, err = a.records.revoke(ctx, func(_ string, rec record) bool { return rec.Set == set }); err != nil {
-		return serials, fmt.Errorf("revoke certificates of set %s: %w", set, err)
+		return serials, &Unsaved{"the certificates of set " + set + " are refused", err}
 	}
 	if len(serials) == 0 {
 		return nil, nil
@@ -115,39 +114,61 @@ type meant func(key string, rec record) bool
 
 // revoke condemns what the mirror has, for the store may not answer, and then
 // what the store has: a certificate that was issued a moment ago counts too.
-func (r *records) revoke(ctx context.Context, meant meant) (serials []string, err error) {
-	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
-	defer cancel()
+func (r *records) revoke(ctx context.Context, meant meant) ([]string, error) {
 	r.condemn(r.mirror.List(certPrefix), meant)
-	entries, err := r.store.List(ctx, certPrefix)
-	if err != nil {
-		return nil, err
-	}
-	r.condemn(entries, meant)
-	defer func() {
-		if err == nil {
-			r.written(serials)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
+	defer cancel()
+	defer r.settle()
+	var all []string
+	for {
+		entries, err := r.store.List(ctx, certPrefix)
+		if err != nil {
+			return all, err
 		}
-	}()
-	txn := store.Txn{Urgent: true}
-	for _, e := range entries {
-		op, found := revocation(e, meant)
-		if !found {
+		r.condemn(entries, meant)
+		serials, err := r.writeEnds(ctx, entries, meant)
+		all = append(all, serials...)
+		if !errors.Is(err, store.ErrConflict) { // somebody else was faster
+			return all, err
+		}
+	}
+}
+
+// writeEnds marks those of entries that are meant, and returns the serial
+// numbers of which the store has it.
+func (r *records) writeEnds(ctx context.Context, entries []store.Entry, meant meant) (serials []string, err error) {
+	txn, marked := store.Txn{Urgent: true}, []string{}
+	for i, e := range entries {
+		if op, found := revocation(e, meant); found {
+			marked = append(marked, e.Key[len(certPrefix):])
+			txn.If, txn.Then = append(txn.If, store.Unchanged(e.Key, e.Revision)), append(txn.Then, op)
+		}
+		if len(marked) == 0 || len(marked) < revokeBatch && i < len(entries)-1 {
 			continue
 		}
-		serials = append(serials, e.Key[len(certPrefix):])
-		txn.If, txn.Then = append(txn.If, store.Unchanged(e.Key, e.Revision)), append(txn.Then, op)
-		if len(txn.Then) == revokeBatch {
-			if err := r.commit(ctx, txn); err != nil {
-				return serials, err
-			}
-			txn = store.Txn{Urgent: true}
+		revision, err := r.store.Commit(ctx, txn)
+		if err != nil {
+			return serials, err
 		}
+		// If the mirror does not come along it is done all the same, and memory
+		// goes on refusing them.
+		_ = r.mirror.Wait(ctx, revision)
+		serials = append(serials, marked...)
+		txn, marked = store.Txn{Urgent: true}, nil
 	}
-	if len(txn.Then) == 0 {
-		return serials, nil
+	return serials, nil
+}
+
+// save writes down the revocations that only memory knows.
+func (r *records) save(ctx context.Context) error {
+	r.mu.RLock()
+	pending := maps.Clone(r.condemned)
+	r.mu.RUnlock()
+	if len(pending) == 0 {
+		return nil
 	}
-	return serials, r.commit(ctx, txn)
+	_, err := r.revoke(ctx, func(key string, _ record) bool { return pending[key] })
+	return err
 }
 
 // condemn makes find call active certificates revoked, before that is written
@@ -167,13 +188,15 @@ func (r *records) condemn(entries []store.Entry, meant meant) {
 	}
 }
 
-// written forgets what the store and the mirror have by now.
-func (r *records) written(serials []string) {
+// settle forgets what the mirror says by itself by now.
+func (r *records) settle() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, serial := range serials {
-		delete(r.condemned, certPrefix+serial)
-	}
+	maps.DeleteFunc(r.condemned, func(key string, _ bool) bool {
+		e, ok := r.mirror.Get(key)
+		_, active := revocation(e, func(string, record) bool { return true })
+		return ok && !active
+	})
 }
 
 // revocation is the operation that revokes the certificate of a record, if it
@@ -189,13 +212,4 @@ func revocation(e store.Entry, meant meant) (store.Op, bool) {
 		return store.Op{}, false
 	}
 	return store.Set(e.Key, value), true
-}
-
-// commit does txn and waits until find sees it.
-func (r *records) commit(ctx context.Context, txn store.Txn) error {
-	revision, err := r.store.Commit(ctx, txn)
-	if err != nil {
-		return err
-	}
-	return r.mirror.Wait(ctx, revision)
 }

@@ -43,7 +43,7 @@ func TestT12_RevokedSetIsRefusedAtOnce(t *testing.T) {
 
 	require.NoError(t, cfg.Store.Close())
 	_, err = a.RevokeSet(t.Context(), "rack1")
-	require.ErrorContains(t, err, "revoke certificates of set rack1", "it could not be written down")
+	require.ErrorContains(t, err, "the certificates of set rack1 are refused from now on", "it could not be written down")
 	require.Equal(t, CodeRevoked, refusal(t, verify(next)).Code, "and holds until the next start")
 	require.NoError(t, verify(other))
 	cfg.Store = openStore(t, dir)

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 
 	"github.com/nestboot/nestboot/pki/vault"
 	"github.com/nestboot/nestboot/store"
@@ -151,43 +150,64 @@ func (a *Authority) takeUp(ctx context.Context) error {
 }
 
 // Drop ends a generation: its certificates are refused, on open connections too,
-// and its keys are removed. That holds also when Drop fails because it cannot be
-// written down; then a restart forgets it. The newest generation stays.
+// and its keys are removed. It does not end with ctx. When it fails with an
+// *Unsaved it holds all the same. The newest generation stays.
 func (a *Authority) Drop(ctx context.Context, number int) error {
-	a.renewing.Lock()
-	defer a.renewing.Unlock()
-	a.changing.Lock()
-	defer a.changing.Unlock()
 	gs := a.current.Load()
-	i := slices.IndexFunc(gs.all, func(g *generation) bool { return g.number == number })
+	g := gs.find(number)
 	switch {
-	case i < 0:
+	case g == nil:
 		return ErrUnknownGeneration
-	case gs.all[i] == gs.newest():
+	case g == gs.newest():
 		return fmt.Errorf("drop generation %d: it is the newest: run nestctl ca rotate --root first", number)
 	}
-	next := *gs.all[i]
-	next.dropped, next.signer = true, nil
-	if !gs.all[i].dropped {
-		a.publish(&next)
+	// At once, whoever asks a step-ca or writes meanwhile.
+	a.alter(func(gs *generations) *generation { return gs.find(number).end(true) })
+	return a.saveDrop(context.WithoutCancel(ctx), number)
+}
+
+// end is the generation when it is dropped.
+func (g *generation) end(unsaved bool) *generation {
+	next := *g
+	next.dropped, next.signer, next.unsaved = true, nil, unsaved
+	return &next
+}
+
+// saveDrops writes down what Drop could not.
+func (a *Authority) saveDrops(ctx context.Context) error {
+	var errs []error
+	for _, g := range a.current.Load().all {
+		if g.unsaved {
+			errs = append(errs, a.saveDrop(ctx, g.number))
+		}
 	}
-	if err := a.drop(ctx, &next); err != nil {
-		return fmt.Errorf("drop generation %d: %w", number, err)
+	return errors.Join(errs...)
+}
+
+// saveDrop writes down that a generation was dropped, and removes its keys.
+func (a *Authority) saveDrop(ctx context.Context, number int) error {
+	if err := a.recordDrop(ctx, number); err != nil {
+		return &Unsaved{fmt.Sprintf("generation %d is dropped", number), err}
 	}
-	a.log.InfoContext(ctx, "generation was dropped", "stage", "pki", "generation", number, "root", fingerprintOf(next.root))
+	a.step("dropped")
+	a.renewing.Lock() // a renewal writes files
+	defer a.renewing.Unlock()
+	g := a.current.Load().find(number)
+	if err := g.dir.removeKeys(); err != nil {
+		return fmt.Errorf("generation %d is dropped, but its keys are still there; it is tried again: %w", number, err)
+	}
+	a.alter(func(gs *generations) *generation { return gs.find(number).end(false) })
+	a.log.InfoContext(ctx, "generation was dropped", "stage", "pki", "generation", number)
 	return nil
 }
 
-func (a *Authority) drop(ctx context.Context, g *generation) error {
-	err := a.editRecord(ctx, g.number, true, func(r *generationRecord) error {
+func (a *Authority) recordDrop(ctx context.Context, number int) error {
+	a.changing.Lock()
+	defer a.changing.Unlock()
+	return a.editRecord(ctx, number, true, func(r *generationRecord) error {
 		r.Dropped = true
 		return nil
 	})
-	if err != nil {
-		return err
-	}
-	a.step("dropped")
-	return g.dir.removeKeys()
 }
 
 // removeKeys leaves of a generation what tells its certificates from others'.

@@ -204,13 +204,14 @@ func (a *Authority) issueServer(ctx context.Context, g *generation, kind serverK
 }
 
 // Run renews the server certificates after two thirds of their lives, in place,
-// and keeps keys ready for IssueMachine, until ctx ends; then it returns nil. A
-// failure is logged and tried again after a minute, then less and less often,
+// keeps keys ready for IssueMachine, and writes down what Revoke, RevokeSet and
+// Drop could not, until ctx ends; then it returns nil. A failure is logged and tried again after a minute, then less and less often,
 // but every hour at least.
 func (a *Authority) Run(ctx context.Context) error {
-	var filling sync.WaitGroup
-	filling.Go(func() { a.keys.fill(ctx) })
-	defer filling.Wait()
+	var others sync.WaitGroup
+	others.Go(func() { a.keys.fill(ctx) })
+	others.Go(func() { a.save(ctx) })
+	defer others.Wait()
 	repeat(ctx, a.log, "server certificate", a.renewIfDue)
 	return nil
 }
