@@ -40,6 +40,13 @@ const (
 // start serves the API. Without bases, no set can be made.
 func start(t *testing.T, bases ...string) (*API, *httptest.Server) {
 	t.Helper()
+	a, srv, _ := startOn(t, bases...)
+	return a, srv
+}
+
+// startOn is start for who closes the store.
+func startOn(t *testing.T, bases ...string) (*API, *httptest.Server, *store.Store) {
+	t.Helper()
 	dir := t.TempDir()
 	s, err := store.Open(t.Context(), store.Config{Dir: filepath.Join(dir, "store")})
 	require.NoError(t, err)
@@ -57,7 +64,7 @@ func start(t *testing.T, bases ...string) (*API, *httptest.Server) {
 	a.Artifacts = openSets(t, dir, a.Authority, s, bases...)
 	srv := httptest.NewServer(a)
 	t.Cleanup(srv.Close)
-	return a, srv
+	return a, srv, s
 }
 
 // openTrust opens all that says who may boot.

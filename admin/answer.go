@@ -46,6 +46,7 @@ func (a *API) fail(w http.ResponseWriter, req *http.Request, err error) {
 func asAPIError(err error) *apiError {
 	var e *apiError
 	var withheld *artifact.Withheld
+	var unsaved *pki.Unsaved
 	faults := faultsOf(err)
 	switch {
 	case errors.As(err, &e):
@@ -58,15 +59,25 @@ func asAPIError(err error) *apiError {
 		return e
 	case errors.As(err, &withheld):
 		return &apiError{Status: http.StatusConflict, Message: withheld.Error(), Code: withheld.Code}
+	case errors.As(err, &unsaved): // before what its cause would be
+		e = &apiError{Status: http.StatusServiceUnavailable, Message: err.Error(), Code: "not_saved"}
+		if noSpace(err) {
+			e.Status, e.Code = http.StatusInsufficientStorage, "no_space"
+		}
+		return e
 	case errors.Is(err, artifact.ErrUnknown), errors.Is(err, links.ErrUnknown), errors.Is(err, trusted.ErrUnknown),
 		errors.Is(err, pki.ErrUnknownGeneration), errors.Is(err, fs.ErrNotExist):
 		return &apiError{Status: http.StatusNotFound, Message: "does not exist", Code: "not_found"}
 	case errors.Is(err, artifact.ErrBusy):
 		return &apiError{Status: http.StatusConflict, Message: err.Error(), Code: "busy"}
-	case errors.Is(err, store.ErrNoSpace), errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+	case noSpace(err):
 		return &apiError{Status: http.StatusInsufficientStorage, Message: err.Error(), Code: "no_space"}
 	}
 	return nil
+}
+
+func noSpace(err error) bool {
+	return errors.Is(err, store.ErrNoSpace) || errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }
 
 // faultsOf is what is wrong with the fields of a request, whichever package

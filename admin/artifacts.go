@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/nestboot/nestboot/artifact"
@@ -236,11 +237,15 @@ func (a *API) renewArtifact(w http.ResponseWriter, req *http.Request, id int64) 
 // deleteArtifact ends a set and the URLs that serve it. Each of the two holds at
 // once, also when it cannot be written down.
 func (a *API) deleteArtifact(w http.ResponseWriter, req *http.Request, id int64) error {
-	info, err := a.Artifacts.Delete(req.Context(), id)
-	if errors.Is(err, artifact.ErrUnknown) {
-		return err
+	if _, known := a.Artifacts.Get(id); !known {
+		return artifact.ErrUnknown
 	}
-	if err := errors.Join(err, a.Links.RevokeSet(req.Context(), id)); err != nil {
+	var revoked error
+	var urls sync.WaitGroup
+	urls.Go(func() { revoked = a.Links.RevokeSet(req.Context(), id) })
+	info, err := a.Artifacts.Delete(req.Context(), id)
+	urls.Wait()
+	if err := errors.Join(err, revoked); err != nil {
 		return err
 	}
 	return answer(w, map[string]any{

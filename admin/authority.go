@@ -40,6 +40,9 @@ type dependentView struct {
 }
 
 func newCertView(c *x509.Certificate) certView {
+	if c == nil { // of a dropped generation whose files are lost
+		return certView{}
+	}
 	return certView{c.Subject.String(), c.Issuer.String(), pki.SerialOf(c), sha256.Sum256(c.Raw), c.NotBefore, c.NotAfter}
 }
 
@@ -161,21 +164,17 @@ func (a *API) cannot(req *http.Request, code string, err error) error {
 }
 
 // dropGeneration ends a generation, unless a set depends on it or ?force is
-// given.
+// given. One that was dropped before is dropped again: that may not have been
+// written down.
 func (a *API) dropGeneration(w http.ResponseWriter, req *http.Request, text string) error {
 	number, err := strconv.Atoi(text)
-	var found *pki.Generation
-	for _, g := range a.Authority.Generations() {
-		if err == nil && g.Number == number {
-			found = &g
-		}
-	}
-	if found == nil {
+	g, known := a.Authority.Generation(number)
+	if err != nil || !known {
 		return noGeneration(text)
 	}
-	view := a.generationView(*found)
+	view := a.generationView(g)
 	force, _ := strconv.ParseBool(req.URL.Query().Get("force")) // anything else is no force
-	if len(view.Sets) > 0 && !force && !view.Newest {
+	if len(view.Sets) > 0 && !force && !view.Newest && !g.Dropped {
 		var names []string
 		for _, s := range view.Sets {
 			names = append(names, s.Name)

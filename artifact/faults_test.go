@@ -114,7 +114,7 @@ func TestWithdrawalIsWrittenDownLater(t *testing.T) {
 	w.reopen(noSpaceAtAll)
 	s = w.open()
 	_, err := s.Update(t.Context(), i.ID, []Protocol{HTTP, HTTPS})
-	require.ErrorContains(t, err, "withdrawn, but")
+	require.ErrorContains(t, err, "is withdrawn from now on, but a restart would forget that")
 	_, err = s.Update(t.Context(), i.ID, []Protocol{HTTP, TFTP})
 	require.ErrorIs(t, err, store.ErrNoSpace)
 	w.withheld(s, "rack1.efi", CodeNotExposed)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/nestboot/nestboot/ipxebuild"
+	"github.com/nestboot/nestboot/pki"
 	"github.com/nestboot/nestboot/store"
 )
 
@@ -120,7 +121,7 @@ func (s *Sets) Update(ctx context.Context, id int64, exposure []Protocol) (Info,
 	if err := s.put(context.WithoutCancel(ctx), next.rec, narrower); err != nil {
 		if narrower {
 			m.unsaved.Store(true)
-			err = fmt.Errorf("withdrawn, but a restart would forget it until it can be written down: %w", err)
+			err = &pki.Unsaved{What: "what set " + v.rec.Spec.Name + " was exposed by is withdrawn", Err: err}
 		}
 		return Info{}, err
 	}
@@ -200,7 +201,7 @@ func (s *Sets) finish(ctx context.Context, m *member) error {
 	// Tried whatever became of the mark: it holds in memory at once.
 	_, revoked := s.cfg.Authority.RevokeSet(ctx, r.Spec.Name)
 	if err := errors.Join(marked, revoked); err != nil {
-		return fmt.Errorf("delete set %s: %w", r.Spec.Name, err)
+		return &pki.Unsaved{What: "set " + r.Spec.Name + " is served no longer and its certificates are refused", Err: err}
 	}
 	s.step("revoked")
 	if err := errors.Join(os.RemoveAll(s.dirOf(r)), syncDir(s.cfg.Dir)); err != nil {

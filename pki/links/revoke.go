@@ -26,7 +26,7 @@ func (l *Links) Revoke(ctx context.Context, kind pki.Kind, id int64) (Link, erro
 		return Link{}, ErrUnknown
 	}
 	if err != nil {
-		err = fmt.Errorf("revoke url %d: %w", id, err)
+		err = &pki.Unsaved{What: fmt.Sprintf("url %d is refused", id), Err: err}
 	}
 	if len(ended) == 0 {
 		return Link{}, err
@@ -37,7 +37,7 @@ func (l *Links) Revoke(ctx context.Context, kind pki.Kind, id int64) (Link, erro
 // RevokeSet ends the links of an artifact set, in the way of Revoke.
 func (l *Links) RevokeSet(ctx context.Context, set int64) error {
 	if _, err := l.end(ctx, UEFI, func(r record) bool { return r.Set == set }); err != nil {
-		return fmt.Errorf("revoke urls of artifact set %d: %w", set, err)
+		return &pki.Unsaved{What: fmt.Sprintf("the urls of artifact set %d are refused", set), Err: err}
 	}
 	return nil
 }

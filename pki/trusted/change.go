@@ -143,7 +143,7 @@ func (t *Trusted) Remove(ctx context.Context, id int64) (Entry, error) {
 	t.writing.Lock()
 	defer t.writing.Unlock()
 	if err := t.saveRemoval(ctx, m); err != nil {
-		return was, fmt.Errorf("remove %s: it is refused from now on, but a restart would forget that until it can be written down: %w", m.title(), err)
+		return was, &pki.Unsaved{What: m.title() + " is refused", Err: err}
 	}
 	t.log.InfoContext(ctx, "certificates are trusted no longer", "stage", "trust", "kind", m.spec.Kind, "name", m.spec.Name, "id", id)
 	return was, nil

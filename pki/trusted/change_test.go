@@ -269,7 +269,7 @@ func TestT12_RemoveWithoutStore(t *testing.T) {
 	changed := tr.Changed()
 	_, err = tr.Remove(t.Context(), e.ID)
 	require.ErrorIs(t, err, store.ErrUnavailable)
-	require.ErrorContains(t, err, "it is refused from now on, but a restart would forget that")
+	require.ErrorContains(t, err, "is refused from now on, but a restart would forget that")
 	require.True(t, rang(changed))
 	require.Equal(t, pki.CodeRevoked, codeOf(t, tr.Good(id, start)))
 	require.True(t, tr.List()[0].Removing)
