@@ -34,7 +34,7 @@ type artifactView struct {
 	Files       []fileView            `json:"files"`
 	Missing     []string              `json:"missing"` // what the set lacks, each with the reason
 	LastUsed    *time.Time            `json:"last_used"`
-	UsedBy      []artifact.Use        `json:"used_by"` // the latest first
+	UsedBy      []artifact.Use        `json:"used_by"` // the latest first, 100 at most
 	Reason      string                `json:"status_reason,omitempty"`
 }
 
@@ -46,15 +46,20 @@ type fileView struct {
 	URL      *string `json:"url"` // null where it does not leave over HTTPS
 }
 
+// maxShown is how many machines of a set are shown.
+const maxShown = 100
+
 func (a *API) view(i artifact.Info) artifactView {
 	v := artifactView{
 		ID: i.ID, Status: string(i.Status), Spec: i.Spec, Consequence: i.Spec.Consequence(), Generation: i.Generation, CreatedAt: i.Created,
 		Certificate: i.Certificate, Files: []fileView{}, Missing: append([]string{}, i.Missing...),
-		UsedBy: append([]artifact.Use{}, i.Uses...), Reason: i.Fault,
+		UsedBy: append([]artifact.Use{}, i.Uses[:min(len(i.Uses), maxShown)]...), Reason: i.Fault,
 	}
 	v.Machines = append([]string{}, v.Machines...)
-	if len(i.Uses) > 0 {
-		v.LastUsed = &i.Uses[0].At
+	for _, u := range slices.Concat(i.Uses[:min(len(i.Uses), 1)], i.Others) {
+		if v.LastUsed == nil || u.At.After(*v.LastUsed) {
+			v.LastUsed = &u.At
+		}
 	}
 	downloads := map[string]**string{"iso": &v.ISO, "pxe": &v.PXE, "efi_amd64": &v.EFIAMD64, "efi_arm64": &v.EFIARM64, "raw_amd64": &v.RawAMD64}
 	for _, f := range i.Files {

@@ -94,6 +94,11 @@ func usersOf(i artifact.Info, number int) []string {
 	if more > 0 {
 		machines = append(machines, fmt.Sprintf("and %d more", more))
 	}
+	for _, u := range i.Others {
+		if u.Generation == number {
+			machines = append(machines, "and others that are not remembered, until "+u.At.UTC().Format(time.DateOnly))
+		}
+	}
 	return machines
 }
 

@@ -66,6 +66,11 @@ func TestMediaOfAnOldRootAreNamed(t *testing.T) {
 	_, got = ask(t, srv, http.MethodGet, authorityPath, "")
 	require.Contains(t, got, `"why":"media: `+machineID[:len(machineID)-1]+`4, `)
 	require.Contains(t, got, `and 2 more"`)
+	for i := range 1200 { // more than are remembered
+		a.Artifacts.Used("rack1", fmt.Sprint("x", i), 1, time.Date(2126, 1, 1, 0, 0, i, 0, time.UTC))
+	}
+	_, got = ask(t, srv, http.MethodGet, authorityPath, "")
+	require.Contains(t, got, `and 997 more, and others that are not remembered, until 2126-01-01"`)
 	status, _ = ask(t, srv, http.MethodDelete, authorityPath+"/generations/1?force=true", "")
 	require.Equal(t, 200, status)
 }

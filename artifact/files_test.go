@@ -185,12 +185,17 @@ func TestUses(t *testing.T) {
 	for n := range maxUsers + 50 {
 		s.Used("rack1", fmt.Sprintf("m%d", n), 1, at.Add(time.Duration(n)*time.Second))
 	}
+	last := maxUsers + 49
 	s.Used("rack1", uuidA, 1, at.Add(time.Hour))
-	s.Used("rack1", "m149", 1, at.Add(2*time.Hour))
+	s.Used("rack1", fmt.Sprintf("m%d", last), 1, at.Add(2*time.Hour))
 	s.Used("gone", uuidA, 1, at)
 	uses := s.List()[0].Uses
 	require.Len(t, uses, maxUsers)
-	require.Equal(t, []Use{{"m149", at.Add(2 * time.Hour), 1}, {uuidA, at.Add(time.Hour), 1}, {"m148", at.Add(148 * time.Second), 1}}, uses[:3])
+	require.Equal(t, []Use{
+		{fmt.Sprintf("m%d", last), at.Add(2 * time.Hour), 1},
+		{uuidA, at.Add(time.Hour), 1},
+		{fmt.Sprintf("m%d", last-1), at.Add(time.Duration(last-1) * time.Second), 1},
+	}, uses[:3])
 	run(t, s)
 	require.Equal(t, uses, w.open().List()[0].Uses, "written down")
 	s.Used("rack1", uuidB, 1, at)

@@ -41,6 +41,7 @@ type Info struct {
 	Files       []ipxebuild.FileInfo
 	Missing     []string   // what the set could have but for a base, each with the reason
 	Uses        []Use      // the latest first
+	Others      []Use      // of machines that are not remembered: the last of each generation
 	Token       pki.Secret // of its download addresses
 	Fault       string     // why it failed
 }
@@ -84,7 +85,8 @@ func (s *Sets) Bases() (bundles []ipxebuild.Bundle, versions []string) {
 
 func (s *Sets) info(m *member) Info {
 	v := m.current.Load()
-	i := Info{ID: m.id, Spec: v.rec.Spec, Status: s.status(v), Created: v.rec.Created, Generation: v.rec.generation(), Uses: m.uses.all(), Token: v.token}
+	i := Info{ID: m.id, Spec: v.rec.Spec, Status: s.status(v), Created: v.rec.Created, Generation: v.rec.generation(), Token: v.token}
+	i.Uses, i.Others = m.uses.all()
 	if v.cert != nil {
 		i.Certificate = &Certificate{Serial: pki.SerialOf(v.cert), Subject: v.cert.Subject.CommonName, NotAfter: v.cert.NotAfter}
 	}

@@ -157,7 +157,7 @@ func (s *Sets) anew(ctx context.Context, r record) (*version, error) {
 func (s *Sets) Depending(generation int) []Info {
 	all := []Info{}
 	for _, i := range s.List() {
-		used := slices.ContainsFunc(i.Uses, func(u Use) bool { return u.Generation == generation })
+		used := slices.ContainsFunc(slices.Concat(i.Uses, i.Others), func(u Use) bool { return u.Generation == generation })
 		if i.Status != Expired && (i.Generation == generation || used) {
 			all = append(all, i)
 		}

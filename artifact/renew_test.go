@@ -329,3 +329,39 @@ func (w *world) withEC() *pki.Authority {
 	require.NoError(w.t, err)
 	return ca
 }
+
+// TestMediaOfAnOldRootAreNotForgotten has more machines than a set remembers come
+// by new media, after one by old media and after as many as it remembers.
+func TestMediaOfAnOldRootAreNotForgotten(t *testing.T) {
+	for name, old := range map[string]int{"one machine": 1, "more than are remembered": maxUsers + 3} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			s := w.open()
+			w.create(s, Spec{Name: "rack1", Keyless: true})
+			at := time.Date(2026, 11, 21, 3, 0, 0, 0, time.UTC)
+			for n := range old {
+				s.Used("rack1", fmt.Sprintf("old%d", n), 7, at.Add(time.Duration(n)*time.Second))
+			}
+			for n := range maxUsers + 50 {
+				s.Used("rack1", fmt.Sprintf("new%d", n), 8, at.Add(time.Hour))
+			}
+			run(t, s)
+			for _, s := range []*Sets{s, w.open()} {
+				i := s.List()[0]
+				require.Len(t, i.Uses, maxUsers)
+				require.Len(t, s.Depending(7), 1)
+				require.Len(t, s.Depending(8), 1)
+				if old == 1 {
+					require.Equal(t, "old0", i.Uses[maxUsers-1].Machine)
+					require.Equal(t, []Use{{"", at.Add(time.Hour), 8}}, i.Others)
+				} else {
+					require.Equal(t, []Use{{"", at.Add(2 * time.Second), 7}, {"", at.Add(time.Hour), 8}}, i.Others)
+				}
+			}
+			for n := range old { // all of them get new media
+				s.Used("rack1", fmt.Sprintf("old%d", n), 8, at.Add(2*time.Hour))
+			}
+			require.Len(t, s.Depending(7), min(old-1, 1), "what is not known does not end")
+		})
+	}
+}

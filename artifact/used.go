@@ -9,12 +9,14 @@ import (
 	"time"
 )
 
-// maxUsers is how many machines a set remembers: the last ones.
-const maxUsers = 100
+// maxUsers is how many machines a set remembers: as many as it can be limited to.
+// Of what falls out the generation stays known, because media that are still in
+// use keep the root that they carry alive.
+const maxUsers = maxMachines
 
 // Use is the last time that a machine booted with a set.
 type Use struct {
-	Machine    string    `json:"machine"` // UUID
+	Machine    string    `json:"machine"` // UUID; empty: one that is not remembered
 	At         time.Time `json:"at"`
 	Generation int       `json:"generation,omitzero"` // of the trust root that it came by; 0: not known
 }
@@ -22,23 +24,46 @@ type Use struct {
 // uses are the last uses of a set, the latest first. They are known at once and
 // written by Run, so that no machine waits for a disk.
 type uses struct {
-	mu    sync.Mutex
-	list  []Use
-	dirty bool
+	mu     sync.Mutex
+	list   []Use
+	others []Use // of machines that fell out of list: the last of each generation, by generation
+	dirty  bool
 }
 
 func (u *uses) add(use Use) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.list = slices.DeleteFunc(u.list, func(x Use) bool { return x.Machine == use.Machine })
-	u.list = slices.Insert(u.list, 0, use)
-	u.list, u.dirty = u.list[:min(len(u.list), maxUsers)], true
+	u.list, u.dirty = slices.Insert(u.list, 0, use), true
+	if len(u.list) > maxUsers {
+		u.forget()
+	}
 }
 
-func (u *uses) all() []Use {
+// forget lets the oldest use of the newest generation fall out. Machines on older
+// media are those that somebody will have to find.
+func (u *uses) forget() {
+	oldest := 0
+	for i, use := range u.list {
+		if use.Generation >= u.list[oldest].Generation {
+			oldest = i
+		}
+	}
+	out := u.list[oldest]
+	u.list = slices.Delete(u.list, oldest, oldest+1)
+	i, found := slices.BinarySearchFunc(u.others, out.Generation, func(o Use, g int) int { return o.Generation - g })
+	if !found {
+		u.others = slices.Insert(u.others, i, Use{Generation: out.Generation})
+	}
+	if out.At.After(u.others[i].At) {
+		u.others[i].At = out.At
+	}
+}
+
+func (u *uses) all() (list, others []Use) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	return slices.Clone(u.list)
+	return slices.Clone(u.list), slices.Clone(u.others)
 }
 
 // take returns what is to be written, nil if nothing is.
@@ -49,7 +74,7 @@ func (u *uses) take() []Use {
 		return nil
 	}
 	u.dirty = false
-	return slices.Clone(u.list)
+	return slices.Concat(u.list, u.others)
 }
 
 func (u *uses) giveBack() {
@@ -89,7 +114,11 @@ func (s *Sets) loadUses(ctx context.Context) error {
 		for i, u := range list {
 			list[i].Generation = max(u.Generation, 1) // from before there were several
 		}
-		m.uses.list = list
+		named := len(list)
+		if i := slices.IndexFunc(list, func(u Use) bool { return u.Machine == "" }); i >= 0 {
+			named = i
+		}
+		m.uses.list, m.uses.others = list[:named:named], list[named:]
 	}
 	return nil
 }
