@@ -5,13 +5,18 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/json"
 	"fmt"
 	"net/http"
+	"net/url"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/nestboot/nestboot/pki"
 )
 
 // TestNewRootBesideTheOld goes through a rotation of the root as an operator
@@ -142,4 +147,64 @@ func TestImportedAuthorityIssues(t *testing.T) {
 	d.admin(http.MethodPost, "/authority/rotate", `{"root":true}`, http.StatusConflict, &refused)
 	require.Equal(t, "cannot_rotate", refused.Code)
 	require.Contains(t, refused.Error, "Corporate issuing CA (imported)")
+}
+
+// TestT13_CertificatesBesideAnImportedAuthority registers what the authority
+// that issues for bootd has issued for others. What it issued for sets is
+// judged as theirs, whatever is registered.
+func TestT13_CertificatesBesideAnImportedAuthority(t *testing.T) {
+	corp := newCorporate(t, "Corporate CA")
+	d := newDaemon(t, "authority: {certificate: ca.pem, key: ca.pem}\n")
+	d.write("ca.pem", pairPEM(t, corp.issue(x509.Certificate{
+		Subject: pkix.Name{CommonName: "Corporate issuing CA"}, IsCA: true, BasicConstraintsValid: true, MaxPathLenZero: true,
+	}, false)))
+	d.start()
+	ask := func(cert tls.Certificate) string {
+		c := d.clientWith(cert)
+		c.Transport.(*http.Transport).TLSClientConfig.RootCAs = d.roots(1)
+		status, body := d.ask(c, http.MethodGet, bootURL("1"))
+		code := strings.Split(body, "\n")[0]
+		require.Equal(t, status == http.StatusOK, d.explain(cert).Identity != nil)
+		return fmt.Sprint(status, " ", code)
+	}
+	node, guest := corp.machine("node-7"), corp.machine("guest")
+	server := corp.server("node-7")
+	d.create(`{"name":"rack1"}`)
+	path := filepath.Join(d.dir, "state/sets/rack1-1/client.pem")
+	set, err := tls.LoadX509KeyPair(path, path)
+	require.NoError(t, err)
+	require.Equal(t, "403 unknown-set", ask(node))
+
+	d.post("/trusted_certificates", "trusted_certificate", asked{"name": "node7", "kind": "pin", "pem": certPEM(node.Certificate[0])})
+	require.Equal(t, "200 #!ipxe", ask(node))
+	require.Equal(t, "403 unknown-set", ask(guest))
+	d.post("/trusted_certificates", "trusted_certificate", asked{"name": "corp", "kind": "ca", "pem": corp.pem(), "allow": []string{"CN=node-*", "CN=rack*"}})
+	require.Equal(t, "200 #!ipxe", ask(corp.machine("node-8")))
+	require.Equal(t, "403 not-allowed", ask(guest), "the refusal that came closest")
+	require.Equal(t, "403 wrong-usage", ask(server))
+
+	require.Equal(t, "200 #!ipxe", ask(set))
+	d.admin(http.MethodDelete, "/ipxe_boot_artifacts/1", "", http.StatusOK, nil)
+	require.Equal(t, "403 revoked", ask(set), "its authority is registered, and that must not bring it back")
+	name, err := url.Parse("urn:nestboot:set:rack1")
+	require.NoError(t, err)
+	forged := corp.issue(x509.Certificate{
+		Subject: pkix.Name{CommonName: "rack1"}, URIs: []*url.URL{name}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	}, false)
+	require.Equal(t, "403 unknown-set", ask(forged))
+}
+
+// explained is the answer to auth/explain.
+type explained struct {
+	Identity *struct{ Kind string }
+	Steps    []pki.Step
+}
+
+// explain asks what a client with a certificate would be answered.
+func (d *running) explain(cert tls.Certificate) (e explained) {
+	d.t.Helper()
+	body, err := json.Marshal(asked{"certificate": certPEM(cert.Certificate...)})
+	require.NoError(d.t, err)
+	d.admin(http.MethodPost, "/auth/explain", string(body), http.StatusOK, &e)
+	return e
 }

@@ -26,25 +26,43 @@ type who struct {
 }
 
 // identify says who presents a certificate. What our own authority has issued
-// is judged by it alone; only a stranger to it is looked for among the
-// certificates of others.
+// to a set is judged by it alone; anything else is looked for among the
+// certificates of others, whoever issued it. Of two refusals the one counts
+// that knows more.
 func (w *who) identify(chain []*x509.Certificate, at time.Time) (pki.Identity, error) {
 	id, err := w.authority.Verify(chain, at)
-	var ours, theirs *pki.Refusal
-	if !errors.As(err, &ours) || ours.Code != pki.CodeUnknownCA {
+	ours, foreign := stranger(err)
+	if !foreign {
 		return id, err
 	}
 	id, err = w.trusted.Verify(chain, at)
-	if errors.As(err, &theirs) && theirs.Code == pki.CodeUnknownCA {
-		theirs.Reason = ours.Reason + ", and " + theirs.Reason
+	var theirs *pki.Refusal
+	switch {
+	case !errors.As(err, &theirs) || theirs.Code != pki.CodeUnknownCA:
+		return id, err
+	case ours.Code != pki.CodeUnknownCA:
+		return pki.Identity{}, ours
 	}
-	return id, err
+	theirs.Reason = ours.Reason + ", and " + theirs.Reason
+	return pki.Identity{}, theirs
+}
+
+// stranger returns the refusal of a certificate that is none of a set's: it
+// names no set, so none was ever recorded with it. An authority that was
+// imported issues for others too, and what it issued to them may be registered.
+func stranger(err error) (*pki.Refusal, bool) {
+	var r *pki.Refusal
+	if !errors.As(err, &r) {
+		return nil, false
+	}
+	return r, r.Code != pki.CodeNoCertificate && r.Identity.Kind != pki.KindSet
 }
 
 // explain asks what identify asks, rule by rule.
 func (w *who) explain(chain []*x509.Certificate, at time.Time) []pki.Step {
 	steps := w.authority.Explain(chain, at)
-	if len(steps) == 0 || steps[len(steps)-1].Code != pki.CodeUnknownCA {
+	_, err := w.authority.Verify(chain, at)
+	if _, foreign := stranger(err); !foreign {
 		return steps
 	}
 	return append(steps, w.trusted.Explain(chain, at)...)
