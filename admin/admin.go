@@ -41,6 +41,9 @@ type API struct {
 	Links     *links.Links
 	// Servers are the certificates that the server shows.
 	Servers func() []serving.Status
+	// Roots are all that those must trust who ask the host of BootURL, now or
+	// after a rotation.
+	Roots func() []*x509.Certificate
 	// Identify says who presents a certificate chain, leaf first; Explain asks the
 	// same, rule by rule, up to the one that decides.
 	Identify func(chain []*x509.Certificate, at time.Time) (pki.Identity, error)

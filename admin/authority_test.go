@@ -1,13 +1,18 @@
 package admin
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/sha256"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/binary"
 	"encoding/hex"
 	"encoding/pem"
 	"fmt"
 	"io"
+	"math/big"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -150,9 +155,34 @@ func TestExport(t *testing.T) {
 		require.Equal(t, want.Raw, cert, "firmware is to trust them all")
 	}
 	require.Empty(t, lists)
+	// boot. shows a certificate of somebody else's, and firmware asks boot.
+	other := anyCertificate(t)
+	a.Roots = func() []*x509.Certificate { return []*x509.Certificate{second, other, first} }
+	require.Equal(t, pemOf(first)+pemOf(second)+pemOf(other), string(export(t, srv, "?generation=all")))
+	require.Contains(t, string(export(t, srv, "?generation=all&format=fingerprint")), fmt.Sprintf("%x  boot.test\n", sha256.Sum256(other.Raw)))
+	require.Equal(t, pemOf(second), string(export(t, srv, "")), "sets of the newest trust this one alone")
+	_, lists = firstSignature(t, export(t, srv, "?format=esl"))
+	_, lists = firstSignature(t, lists)
+	cert, lists := firstSignature(t, lists)
+	require.Equal(t, other.Raw, cert)
+	require.Empty(t, lists)
+
 	one, rest := firstSignature(t, export(t, srv, "?format=esl&generation=2"))
 	require.Equal(t, second.Raw, one)
 	require.Empty(t, rest)
+}
+
+// anyCertificate is one of no authority's.
+func anyCertificate(t *testing.T) *x509.Certificate {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	require.NoError(t, err)
+	tmpl := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "Other"}, NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, key.Public(), key)
+	require.NoError(t, err)
+	cert, err := x509.ParseCertificate(der)
+	require.NoError(t, err)
+	return cert
 }
 
 func pemOf(c *x509.Certificate) string {

@@ -7,48 +7,51 @@ import (
 	"encoding/binary"
 	"encoding/pem"
 	"fmt"
+	"net"
 	"net/http"
+	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/google/uuid"
-
-	"github.com/nestboot/nestboot/pki"
 )
 
+// exported is a root, and a host name whose certificate leads to it.
+type exported struct {
+	root *x509.Certificate
+	host string
+}
+
 // exportRoots answers what machines must trust, in the ?format that the one who
-// is to trust it wants: of the newest ?generation, of a numbered one, or of all; a
-// signature list is of all unless it is told.
+// is to trust it wants: of the newest ?generation, of a numbered one, or of all
+// that there are; a signature list is of all unless it is told.
 func (a *API) exportRoots(w http.ResponseWriter, req *http.Request) error {
 	q := req.URL.Query()
 	which := q.Get("generation")
 	if which == "" && q.Get("format") == "esl" {
 		which = "all" // firmware trusts them all or fails with the next rotation
 	}
-	generations, err := a.exported(which)
+	roots, err := a.rootsOf(which)
 	if err != nil {
 		return err
 	}
 	var out bytes.Buffer
 	mediaType := "application/octet-stream"
-	for _, g := range generations {
-		root := a.Authority.Trust(g.Number)
-		if root == nil { // dropped meanwhile
-			return noGeneration(strconv.Itoa(g.Number))
-		}
+	for _, r := range roots {
 		switch format := q.Get("format"); format {
 		case "", "pem":
 			mediaType = "application/x-pem-file"
-			err = pem.Encode(&out, &pem.Block{Type: "CERTIFICATE", Bytes: root.Raw})
+			err = pem.Encode(&out, &pem.Block{Type: "CERTIFICATE", Bytes: r.root.Raw})
 		case "der":
-			if len(generations) > 1 {
+			if len(roots) > 1 {
 				return invalid("format", "der holds one root: name its generation, or take another format")
 			}
-			out.Write(root.Raw)
+			out.Write(r.root.Raw)
 		case "esl":
-			err = writeSignatureList(&out, root, a.Org)
+			err = writeSignatureList(&out, r.root, a.Org)
 		case "fingerprint":
 			mediaType = "text/plain; charset=utf-8"
-			_, err = fmt.Fprintf(&out, "%x  %s\n", sha256.Sum256(root.Raw), g.Host)
+			_, err = fmt.Fprintf(&out, "%x  %s\n", sha256.Sum256(r.root.Raw), r.host)
 		default:
 			return invalid("format", "%.20q is none of pem, der, esl, fingerprint", format)
 		}
@@ -62,17 +65,38 @@ func (a *API) exportRoots(w http.ResponseWriter, req *http.Request) error {
 	return nil
 }
 
-func (a *API) exported(which string) ([]pki.Generation, error) {
-	all := a.Authority.Generations()
-	if which == "all" {
-		return all, nil
-	}
-	for _, g := range all {
-		if which == "" && g.Newest || which == strconv.Itoa(g.Number) {
-			return []pki.Generation{g}, nil
+// rootsOf are the roots of one generation, or of all: then also those of what
+// boot. shows, which may be given by files for that name alone.
+func (a *API) rootsOf(which string) ([]exported, error) {
+	var roots []exported
+	for _, g := range a.Authority.Generations() {
+		if which != "all" && which != strconv.Itoa(g.Number) && (which != "" || !g.Newest) {
+			continue
+		}
+		if root := a.Authority.Trust(g.Number); root != nil { // else dropped meanwhile
+			roots = append(roots, exported{root, g.Host})
 		}
 	}
-	return nil, noGeneration(which)
+	if which == "all" {
+		return a.withBoot(roots), nil
+	}
+	if len(roots) == 0 {
+		return nil, noGeneration(which)
+	}
+	return roots, nil
+}
+
+func (a *API) withBoot(roots []exported) []exported {
+	host := strings.TrimPrefix(a.BootURL, "https://")
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		host = name
+	}
+	for _, root := range a.Roots() {
+		if !slices.ContainsFunc(roots, func(r exported) bool { return r.root.Equal(root) }) {
+			roots = append(roots, exported{root, host})
+		}
+	}
+	return roots
 }
 
 // certX509 is EFI_CERT_X509_GUID (UEFI 2.10, 32.4.1).

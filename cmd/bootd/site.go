@@ -145,7 +145,7 @@ func (s *site) api() http.Handler {
 	return &admin.API{
 		Org: s.org, BootURL: s.names.BootURL, HTTPURL: s.names.HTTPURL, IPXEURL: s.names.ipxeURL,
 		Machines: s.machines, Journal: s.journal, Artifacts: s.sets,
-		Authority: s.authority, Trusted: s.who.trusted, Links: s.who.links, Servers: s.serving.Status,
+		Authority: s.authority, Trusted: s.who.trusted, Links: s.who.links, Servers: s.serving.Status, Roots: s.roots,
 		Identify: s.who.identify, Explain: s.who.explain, Log: s.log, Now: time.Now, Version: version(),
 	}
 }

@@ -3,6 +3,7 @@ package serving
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -72,7 +73,29 @@ func (c *Certificates) choose(ctx context.Context, former *selection) (*selectio
 	if err := errors.Join(faults...); err != nil {
 		return nil, err
 	}
+	if former != nil {
+		c.noteBoot(s, former)
+	}
 	return s, c.settleTrust(ctx, s)
+}
+
+// noteBoot says that boot. shows a certificate of another root than before.
+// Nothing that is recorded refuses that, but firmware has the roots that
+// somebody enrolled.
+func (c *Certificates) noteBoot(s, former *selection) {
+	host := bootOf(c.cfg.Domain)
+	if s.given[host] == nil {
+		return // of our own, which a rotation tells of
+	}
+	was, is := c.rootIn(former, host), c.rootIn(s, host)
+	switch {
+	case was == nil:
+	case was.Equal(is):
+		s.notes[host] = former.notes[host]
+	default:
+		s.notes[host] = fmt.Sprintf("it led to the root %s (SHA-256 %x) and leads to %s (SHA-256 %x) now: firmware that boots by HTTPS must trust the new one (nestctl ca export --format esl)",
+			nameOf(was), sha256.Sum256(was.Raw), nameOf(is), sha256.Sum256(is.Raw))
+	}
 }
 
 // uselessFault is that of a pair which is good for no name.

@@ -163,6 +163,23 @@ func TestRootChangesTogether(t *testing.T) {
 	ipxe(second.root).shows(t, c, ipxeHost, next.chain[0])
 }
 
+// TestAnotherRootOfBootIsTold: nothing but firmware trusts the root of a file for
+// boot. alone, so nothing refuses another one.
+func TestAnotherRootOfBootIsTold(t *testing.T) {
+	w := newWorld(t)
+	first, second := newCustomer(t, "First", "rsa"), newCustomer(t, "Second", "rsa")
+	f := first.issue("rsa", nil, bootHost).write(t, files(t))
+	c := w.open(f)
+	first.issue("rsa", nil, bootHost).write(t, f)
+	require.NotContains(t, w.poll(c, pollEvery), "CN=First root", "the same root")
+	second.issue("rsa", nil, bootHost).write(t, f)
+	require.Contains(t, w.poll(c, pollEvery), "it led to the root CN=First root")
+	second.issue("rsa", nil, bootHost).write(t, f)
+	w.poll(c, pollEvery)
+	require.Contains(t, c.Status()[0].Warnings[0], "leads to CN=Second root", "until bootd is restarted")
+	require.Equal(t, bootHost, c.Status()[0].Host)
+}
+
 // TestNothingChangesUnlessAllDoes: where one generation refuses another root, the
 // others keep theirs too.
 func TestNothingChangesUnlessAllDoes(t *testing.T) {

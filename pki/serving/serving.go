@@ -162,8 +162,10 @@ func (c *Certificates) of(host string) []*tls.Certificate {
 // Root returns the last certificate of what a host name shows: a client that
 // trusts it can verify the name. Nil: there is no such name.
 func (c *Certificates) Root(host string) *x509.Certificate {
-	host = strings.ToLower(host)
-	s := c.current.Load()
+	return c.rootIn(c.current.Load(), strings.ToLower(host))
+}
+
+func (c *Certificates) rootIn(s *selection, host string) *x509.Certificate {
 	if pairs := s.given[host]; pairs != nil {
 		return pairs[0].root()
 	}
