@@ -23,46 +23,62 @@ type Import struct {
 }
 
 func (a *Authority) openImport(cfg Import) (*external, error) {
-	outer, err := a.readImport(cfg)
-	if err != nil {
-		return nil, fmt.Errorf("imported authority: %w", err)
-	}
-	return outer, nil
-}
-
-func (a *Authority) readImport(cfg Import) (*external, error) {
-	text, err := os.ReadFile(cfg.Certificate)
-	if err != nil {
-		return nil, fmt.Errorf("read its certificates: %w", err)
-	}
-	chain, err := parseCerts(cfg.Certificate, text)
+	chain, key, err := cfg.read()
 	if err != nil {
 		return nil, err
-	}
-	if err := checkIssuerChain(chain); err != nil {
-		return nil, fmt.Errorf("%s: %w", cfg.Certificate, err)
-	}
-	info, err := os.Stat(cfg.Key)
-	if err != nil {
-		return nil, fmt.Errorf("look at its key: %w", err)
-	}
-	if perm := info.Mode().Perm(); perm&0o007 != 0 {
-		return nil, fmt.Errorf("%s is open to all users (mode %04o): run: chmod o= %s", cfg.Key, perm, cfg.Key)
-	}
-	if text, err = os.ReadFile(cfg.Key); err != nil {
-		return nil, fmt.Errorf("read its key: %w", err)
-	}
-	key, err := parseKey(cfg.Key, text)
-	if err != nil {
-		return nil, err
-	}
-	if !belongs(key, chain[0]) {
-		return nil, fmt.Errorf("%s is not the key of the first certificate in %s, %s", cfg.Key, cfg.Certificate, chain[0].Subject)
 	}
 	return &external{
 		source: SourceImported, root: chain[len(chain)-1], issuers: chain[:len(chain)-1],
 		signer: func(g *generation) (signer, error) { return a.newEmbedded(g, key) },
 	}, nil
+}
+
+// Check returns what is wrong with the files, for which Open would refuse them.
+func (i Import) Check() error {
+	_, _, err := i.read()
+	return err
+}
+
+func (i Import) read() ([]*x509.Certificate, crypto.Signer, error) {
+	chain, chainErr := i.readChain()
+	key, keyErr := i.readKey()
+	if err := errors.Join(chainErr, keyErr); err != nil {
+		return nil, nil, fmt.Errorf("imported authority: %w", err)
+	}
+	if !belongs(key, chain[0]) {
+		return nil, nil, fmt.Errorf("imported authority: %s is not the key of the first certificate in %s, %s", i.Key, i.Certificate, chain[0].Subject)
+	}
+	return chain, key, nil
+}
+
+func (i Import) readChain() ([]*x509.Certificate, error) {
+	text, err := os.ReadFile(i.Certificate)
+	if err != nil {
+		return nil, fmt.Errorf("read its certificates: %w", err)
+	}
+	chain, err := parseCerts(i.Certificate, text)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkIssuerChain(chain); err != nil {
+		return nil, fmt.Errorf("%s: %w", i.Certificate, err)
+	}
+	return chain, nil
+}
+
+func (i Import) readKey() (crypto.Signer, error) {
+	info, err := os.Stat(i.Key)
+	if err != nil {
+		return nil, fmt.Errorf("look at its key: %w", err)
+	}
+	if perm := info.Mode().Perm(); perm&0o007 != 0 {
+		return nil, fmt.Errorf("%s is open to all users (mode %04o): run: chmod o= %s", i.Key, perm, i.Key)
+	}
+	text, err := os.ReadFile(i.Key)
+	if err != nil {
+		return nil, fmt.Errorf("read its key: %w", err)
+	}
+	return parseKey(i.Key, text)
 }
 
 // checkIssuerChain accepts a chain from an issuing certificate to its root,

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"crypto/tls"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -155,4 +157,30 @@ func TestManualHasTheStepTemplate(t *testing.T) {
 	manual, err := os.ReadFile("../../docs/trust.md")
 	require.NoError(t, err)
 	require.Contains(t, string(manual), "```\n"+pki.StepTemplate+"```\n")
+}
+
+// TestCheckConfigRefusesWhatTheStartRefuses has certificates and keys that can be
+// read and are no good.
+func TestCheckConfigRefusesWhatTheStartRefuses(t *testing.T) {
+	corp := newCorporate(t, "Corporate CA")
+	withoutRoot := corp.server("*.test")
+	withoutRoot.Certificate = withoutRoot.Certificate[:1]
+	own := tls.Certificate{Certificate: [][]byte{corp.cert.Raw}, PrivateKey: corp.key}
+	for name, tt := range map[string]struct{ setting, file, want string }{
+		"another name":          {"certificates: [{certificate: f, key: f}]", pairPEM(t, corp.server("*.other")), "none of that is a name of test"},
+		"no root":               {"certificates: [{certificate: f, key: f}]", pairPEM(t, withoutRoot), "append the certificate of CN=Corporate CA"},
+		"passphrase":            {"keys: {passphrase_file: f}", "short", "the passphrase has 5 bytes"},
+		"root as the authority": {"authority: {certificate: f, key: f}", pairPEM(t, own), "let the root issue an intermediate"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := newDaemon(t, tt.setting+"\n")
+			d.write("f", tt.file)
+			require.Contains(t, d.refused(), tt.want)
+			cfg, err := loadConfig(d.config)
+			require.NoError(t, err)
+			require.ErrorContains(t, checkFiles(t.Context(), cfg, slog.New(slog.DiscardHandler)), tt.want)
+			require.NoError(t, os.Chmod(filepath.Join(d.dir, "f"), 0o644))
+			require.ErrorContains(t, checkKeyFiles(cfg), "(mode 0644)")
+		})
+	}
 }

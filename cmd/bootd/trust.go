@@ -1,11 +1,11 @@
 package main
 
 import (
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"net/url"
 	"os"
+	"time"
 
 	"github.com/nestboot/nestboot/pki"
 	"github.com/nestboot/nestboot/pki/serving"
@@ -102,27 +102,23 @@ func serverFiles(list []Certificate) []serving.File {
 }
 
 // checkKeyFiles reads certificates, keys and secrets that the configuration
-// names, as far as that takes no state.
+// names, and refuses what a start would refuse, as far as that takes neither
+// state nor a step-ca.
 func checkKeyFiles(cfg Config) error {
-	var errs []error
-	pairs := cfg.Certificates
-	if cfg.Authority.Certificate != "" {
-		pairs = append(pairs[:len(pairs):len(pairs)], Certificate{cfg.Authority.Certificate, cfg.Authority.Key})
+	errs := []error{serving.Check(serverFiles(cfg.Certificates), cfg.Domain, time.Now())}
+	if i := cfg.Authority.imported(); i != nil {
+		errs = append(errs, i.Check())
 	}
-	for _, p := range pairs {
-		if _, err := tls.LoadX509KeyPair(p.Certificate, p.Key); err != nil {
-			errs = append(errs, fmt.Errorf("certificate %s: %w", p.Certificate, err))
-		}
+	if os.Getenv("CREDENTIALS_DIRECTORY") != "" || cfg.Keys.Credential == "" { // systemd shows a credential to the service alone
+		errs = append(errs, cfg.Keys.kek().Check())
 	}
-	for _, path := range []string{
-		cfg.Keys.PassphraseFile, cfg.Keys.AgeIdentity, cfg.Authority.StepCA.Root, cfg.Authority.StepCA.PasswordFile,
-	} {
+	for _, path := range []string{cfg.Authority.StepCA.Root, cfg.Authority.StepCA.PasswordFile} {
 		if path == "" {
 			continue
 		}
 		f, err := os.Open(path)
 		if err != nil {
-			errs = append(errs, fmt.Errorf("%w: put it there, readable for the user that bootd runs as", err))
+			errs = append(errs, fmt.Errorf("authority.step_ca: %w: put it there, readable for the user that bootd runs as", err))
 			continue
 		}
 		_ = f.Close() // it was not even read
