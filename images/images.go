@@ -43,12 +43,13 @@ type Image struct {
 	Initrds []*File
 }
 
-var imageName = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,63}$`)
+// imageName keeps a name shorter than a token, which logs leave out.
+var imageName = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,41}$`)
 
 // CheckName reports whether name can be an image's.
 func CheckName(name string) error {
 	if !imageName.MatchString(name) {
-		return fmt.Errorf("image name %q: want 1 to 64 of a-z, 0-9, '.', '_' and '-', beginning with a letter or digit", name)
+		return fmt.Errorf("image name %q: want 1 to 42 of a-z, 0-9, '.', '_' and '-', beginning with a letter or digit", name)
 	}
 	return nil
 }

@@ -60,8 +60,8 @@ func TestFaultsOfASpec(t *testing.T) {
 		want string
 	}{
 		{"nothing", Spec{}, `name: is missing; kind: "" is neither url nor uefi-url`},
-		{"long name", Spec{Kind: Chain, Name: strings.Repeat("ä", 65)}, "name: has 65 characters, want 64 at most"},
-		{"longest name", Spec{Kind: Chain, Name: strings.Repeat("ä", 64)}, ""},
+		{"long name", Spec{Kind: Chain, Name: strings.Repeat("ä", 43)}, "name: has 43 characters, want 42 at most"},
+		{"longest name", Spec{Kind: Chain, Name: strings.Repeat("ä", 42)}, ""},
 		{"escape", Spec{Kind: Chain, Name: "a\x1b[2J"}, `name: "a\x1b[2J" holds characters that cannot be printed`},
 		{"newline", Spec{Kind: Chain, Name: "a\nb"}, `name: "a\nb" holds characters that cannot be printed`},
 		{"right to left", Spec{Kind: Chain, Name: "a\u202eb"}, `name: "a\u202eb" holds characters that cannot be printed`},

@@ -29,7 +29,7 @@ const (
 // Spec is what an operator asks for. Nothing of it can be changed afterwards.
 type Spec struct {
 	Kind      pki.Kind   `json:"kind"`
-	Name      string     `json:"name"`              // 1 to 64 printable characters
+	Name      string     `json:"name"`              // 1 to 42 printable characters
 	Set       int64      `json:"set,omitzero"`      // number of the artifact set; UEFI only
 	ExpiresAt *time.Time `json:"expires_at"`        // nil: never
 	Protocols []string   `json:"protocols"`         // of HTTPS and HTTP; empty: HTTPS
@@ -68,7 +68,7 @@ func (e *Invalid) orNil() error {
 }
 
 const (
-	maxName     = 64
+	maxName     = 42 // shorter than a token, which logs leave out
 	maxMachines = 1000
 )
 

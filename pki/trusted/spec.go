@@ -45,7 +45,7 @@ type CRL struct {
 
 // Spec is what an operator registers. It cannot be changed afterwards.
 type Spec struct {
-	// Name is 1 to 64 letters, digits, blanks, dots, hyphens and underscores,
+	// Name is 1 to 42 letters, digits, blanks, dots, hyphens and underscores,
 	// unique without regard to case.
 	Name string   `json:"name"`
 	Kind pki.Kind `json:"kind"` // pki.KindCA or pki.KindPin
@@ -121,13 +121,13 @@ func (s Spec) complete() Spec {
 	return s
 }
 
-var nameForm = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9 ._-]{0,62}[A-Za-z0-9])?$`)
+var nameForm = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9 ._-]{0,40}[A-Za-z0-9])?$`) // shorter than a token, which logs leave out
 
 // check names every fault of a completed Spec and returns what it is made of.
 func (s Spec) check(now time.Time) (material, error) {
 	e := &Invalid{}
 	if !nameForm.MatchString(s.Name) {
-		e.add("name", "%.60q is no name: want 1 to 64 letters, digits, blanks, dots, hyphens and underscores, beginning and ending with a letter or digit", s.Name)
+		e.add("name", "%.60q is no name: want 1 to 42 letters, digits, blanks, dots, hyphens and underscores, beginning and ending with a letter or digit", s.Name)
 	}
 	if s.ExpiresAt != nil && !s.ExpiresAt.After(now) {
 		e.add("expires_at", "%s is over: want a time to come", s.ExpiresAt.Format(time.RFC3339))
