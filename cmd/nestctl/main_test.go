@@ -214,6 +214,7 @@ func openTrust(t *testing.T, api *admin.API, dir string, s *store.Store, bases [
 	certs, err := serving.Open(t.Context(), serving.Config{Authority: api.Authority, Domain: "test"})
 	require.NoError(t, err)
 	api.Servers = certs.Status
+	api.Roots = func() []*x509.Certificate { return []*x509.Certificate{certs.Root("boot.test")} }
 	api.Identify = func(chain []*x509.Certificate, at time.Time) (pki.Identity, error) {
 		if id, err := api.Authority.Verify(chain, at); err == nil {
 			return id, nil
