@@ -221,8 +221,10 @@ func (a *API) certificates(w http.ResponseWriter, req *http.Request, path []stri
 	case len(path) == 1 && req.Method != http.MethodDelete:
 		return notAllowed("DELETE")
 	}
+	serial := ""
 	if len(path) == 1 {
-		err := a.Authority.Revoke(req.Context(), strings.ToLower(path[0]))
+		serial = pki.ParseSerial(path[0])
+		err := a.Authority.Revoke(req.Context(), serial)
 		if errors.Is(err, pki.ErrUnknownCertificate) {
 			return &apiError{Status: http.StatusNotFound, Message: fmt.Sprintf("certificate %.60q does not exist: nestctl cert list", path[0]), Code: "not_found"}
 		}
@@ -233,7 +235,7 @@ func (a *API) certificates(w http.ResponseWriter, req *http.Request, path []stri
 	list := []issuedView{}
 	for _, i := range a.Authority.Issued() {
 		v := issuedView{i.Serial, i.Set, i.State, i.Issued, i.NotAfter, i.Fingerprint, i.Generation}
-		if len(path) == 1 && i.Serial == strings.ToLower(path[0]) {
+		if i.Serial == serial {
 			return answer(w, map[string]any{"certificate": v})
 		}
 		list = append(list, v)

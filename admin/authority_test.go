@@ -218,7 +218,7 @@ func firstSignature(t *testing.T, data []byte) (cert, rest []byte) {
 }
 
 // TestIssuedCertificatesCanBeRevoked revokes the certificate of a set by its
-// number, in whatever case.
+// number, in whatever form.
 func TestIssuedCertificatesCanBeRevoked(t *testing.T) {
 	a, srv := start(t, someBases(t))
 	status, _ := ask(t, srv, http.MethodPost, setsPath, `{"name":"rack1"}`)
@@ -227,4 +227,9 @@ func TestIssuedCertificatesCanBeRevoked(t *testing.T) {
 	status, got := ask(t, srv, http.MethodDelete, base+"/certificates/"+strings.ToUpper(serial), "")
 	require.Equal(t, 200, status, got)
 	golden(t, "certificate-revoked", steady(got))
+	for _, form := range []string{"00" + serial, serial[:2] + ":" + serial[2:], "0" + strings.ToUpper(serial[:1]+":"+serial[1:])} {
+		status, again := ask(t, srv, http.MethodDelete, base+"/certificates/"+form, "")
+		require.Equal(t, 200, status, again)
+		require.Equal(t, got, again, form)
+	}
 }

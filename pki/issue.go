@@ -124,3 +124,10 @@ func (a *Authority) End() time.Time { return a.current.Load().newest().intermedi
 
 // SerialOf is a certificate's serial number as Identity and events have it.
 func SerialOf(cert *x509.Certificate) string { return cert.SerialNumber.Text(16) }
+
+// ParseSerial brings a hexadecimal serial number, as OpenSSL and others write
+// it, to the form of SerialOf: without colons and leading zeros. What is none
+// becomes the number of no certificate.
+func ParseSerial(text string) string {
+	return strings.TrimLeft(strings.ToLower(strings.ReplaceAll(text, ":", "")), "0")
+}
