@@ -54,7 +54,9 @@ func certRevoke(socket *string) *cobra.Command {
 		Use: "revoke SERIAL", Short: "Revoke one certificate: it is refused from then on", Args: cobra.ExactArgs(1),
 		Long: "Revoke one certificate of a set. At once it is refused, its connections are closed, downloads that\n" +
 			"run too, and boots that began with it get no config. The set's other certificates stay good: after\n" +
-			"nestctl artifact renew, this ends the former one without waiting for its end.",
+			"nestctl artifact renew, this ends the former one without waiting for its end.\n\n" +
+			"It does not stop the set: bootd makes another certificate, within a minute, for a set whose last one is\n" +
+			"revoked, and serves it where the set is served. To stop it: nestctl artifact delete.",
 	}
 	output := outputFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -67,8 +69,9 @@ func certRevoke(socket *string) *cobra.Command {
 		},
 		) error {
 			_, err := fmt.Fprintf(w, "certificate %s of set %s is revoked: it is refused, and its connections are closed.\n"+
-				"If it is the set's only one, its machines boot no more: nestctl artifact renew %s\n",
-				a.Certificate.Serial, a.Certificate.Set, a.Certificate.Set)
+				"If it was the one in the set's files, bootd makes another within a minute, and serves it where %s is served\n"+
+				"(nestctl artifact show %s): media must be written anew. To stop the set: nestctl artifact delete %s\n",
+				a.Certificate.Serial, a.Certificate.Set, a.Certificate.Set, a.Certificate.Set, a.Certificate.Set)
 			return err
 		}
 		return tell(cmd.Context(), c, cmd.OutOrStdout(), output, http.MethodDelete, "/certificates/"+url.PathEscape(args[0]), nil, show)
