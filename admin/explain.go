@@ -3,6 +3,7 @@ package admin
 import (
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"net/http"
 	"time"
 
@@ -33,7 +34,11 @@ func newIdentityView(id pki.Identity) *identityView {
 // explanation is the answer to auth/explain.
 type explanation struct {
 	Identity *identityView `json:"identity"` // null: refused
-	Steps    []pki.Step    `json:"steps"`
+	// Code and Reason are of the refusal that is answered, which need not be that
+	// of the last step; empty: none is.
+	Code   string     `json:"code,omitempty"`
+	Reason string     `json:"reason,omitempty"`
+	Steps  []pki.Step `json:"steps"`
 }
 
 // explain answers auth/explain: what a client that shows a certificate or a
@@ -71,8 +76,13 @@ func (a *API) explain(w http.ResponseWriter, req *http.Request, path []string) e
 
 func (a *API) explainChain(chain []*x509.Certificate, at time.Time) explanation {
 	e := explanation{Steps: append([]pki.Step{}, a.Explain(chain, at)...)}
-	if id, err := a.Identify(chain, at); err == nil {
+	id, err := a.Identify(chain, at)
+	var r *pki.Refusal
+	switch {
+	case err == nil:
 		e.Identity = newIdentityView(id)
+	case errors.As(err, &r):
+		e.Code, e.Reason = r.Code, r.Reason
 	}
 	return e
 }
@@ -86,6 +96,10 @@ func (a *API) explainToken(token string, at time.Time) explanation {
 				return e
 			}
 		}
+	}
+	if len(e.Steps) > 0 {
+		last := e.Steps[len(e.Steps)-1]
+		e.Code, e.Reason = last.Code, last.Reason
 	}
 	secret, err := pki.ParseSecret(token)
 	if err != nil {

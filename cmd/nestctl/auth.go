@@ -24,7 +24,9 @@ type explanation struct {
 		Name     string   `json:"name"`
 		Machines []string `json:"machines"`
 	} `json:"identity"`
-	Steps []pki.Step `json:"steps"`
+	Code   string     `json:"code"` // of the refusal
+	Reason string     `json:"reason"`
+	Steps  []pki.Step `json:"steps"`
 }
 
 // authentication is the command group for who is let in.
@@ -123,16 +125,14 @@ func readCertificates(path string) (text string, key bool, err error) {
 
 func printExplanation(w io.Writer, e explanation) error {
 	rows := [][]string{{"RULE", "ANSWER", "WHY"}}
-	last := pki.Step{Code: pki.CodeUnknownToken, Reason: "no rule was asked"}
 	for _, s := range e.Steps {
 		rows = append(rows, []string{s.Rule, cmp.Or(s.Code, "ok"), s.Reason})
-		last = s
 	}
 	if err := table(w, rows); err != nil {
 		return err
 	}
 	if e.Identity == nil {
-		_, err := fmt.Fprintf(w, "\nrefused: %s\n", cmp.Or(last.Code, last.Reason))
+		_, err := fmt.Fprintf(w, "\nrefused: %s\n%s\n", e.Code, e.Reason)
 		return err
 	}
 	who := fmt.Sprintf("%s %s", kindWords(e.Identity.Kind), e.Identity.Name)
