@@ -49,7 +49,12 @@ func (t *Trusted) firstList(ctx context.Context, m *member) error {
 		return nil
 	case err != nil:
 		return &Invalid{[]Fault{{"crl", CodeInvalid, err.Error()}}}
-	case m.stale(t.cfg.Now()) && m.spec.CRL.Stale == StaleRefuse:
+	case m.spec.CRL.Stale == StaleAccept:
+		return nil
+	case m.unlisted() != nil:
+		return &Invalid{[]Fault{{"crl", CodeInvalid, fmt.Sprintf("there is no list of %s, which may have revoked another of the authorities: put it into the file beside the other, "+
+			"register those without it, or accept stale lists", nameOf(m.unlisted()))}}}
+	case m.stale(t.cfg.Now()):
 		return &Invalid{[]Fault{{"crl", CodeInvalid, "the list has ended, so every machine would be refused: publish a current one, or accept stale lists"}}}
 	}
 	return nil

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"maps"
 	"math/big"
+	"slices"
 	"time"
 
 	"github.com/nestboot/nestboot/pki"
@@ -51,16 +52,20 @@ func (l *list) has(serial *big.Int) bool {
 	return on
 }
 
-// ask looks for each certificate of the path on its issuer's list. The leaf's
-// issuer must have a current list; the others must be current if there is one.
+// ask looks for each certificate of the path on its issuer's list. Unless the
+// entry accepts stale lists, each issuer must have a current one.
 func (ls *lists) ask(c *claim, at time.Time) (code, reason string) {
 	if len(c.issuers) == 0 { // the authority's own certificate, or a pin
 		return c.code, c.reason
 	}
 	var ended *list
+	missing := -1
 	for i, issuer := range c.issuers {
 		l, ok := (*ls)[issuer]
 		if !ok {
+			if missing < 0 {
+				missing = i
+			}
 			continue
 		}
 		if l.has(c.path[i].SerialNumber) {
@@ -70,16 +75,49 @@ func (ls *lists) ask(c *claim, at time.Time) (code, reason string) {
 			ended = l
 		}
 	}
-	switch _, ok := (*ls)[c.issuers[0]]; {
+	switch {
 	case c.m.spec.CRL.Stale == StaleAccept:
 		return "", ""
-	case !ok:
+	case missing > 0:
+		return pki.CodeStaleCRL, fmt.Sprintf("there is no revocation list of %s, which issued %s: put it into the file of %s beside the other, or register the latter without its issuer",
+			nameOf(c.path[missing+1]), nameOf(c.path[missing]), c.m.title())
+	case missing == 0:
 		return pki.CodeStaleCRL, fmt.Sprintf("there is no revocation list of its issuer %s: publish one where %s looks for it, and register that issuer with it",
 			issuerName(c.path[0]), c.m.title())
 	case ended != nil:
 		return pki.CodeStaleCRL, ended.endReason()
 	}
 	return "", ""
+}
+
+// listed returns a registered authority that by its name issued c, another one,
+// and that one's list, both nil if there is none.
+func (m *member) listed(ls *lists, c *x509.Certificate) (issuer *x509.Certificate, l *list) {
+	if slices.Contains(m.anchors, c) {
+		return nil, nil // it is trusted by itself
+	}
+	for _, p := range m.certs {
+		if p == c || !bytes.Equal(p.RawSubject, c.RawIssuer) {
+			continue
+		}
+		issuer = p
+		if found := (*ls)[issuerOf(p)]; found != nil {
+			return p, found
+		}
+	}
+	return issuer, nil
+}
+
+// unlisted is a registered authority which issued another one and of which there
+// is no list; nil: there is none.
+func (m *member) unlisted() *x509.Certificate {
+	lists := m.lists.Load()
+	for _, c := range m.certs {
+		if issuer, l := m.listed(lists, c); issuer != nil && l == nil {
+			return issuer
+		}
+	}
+	return nil
 }
 
 func (l *list) endReason() string {
@@ -90,8 +128,14 @@ func (l *list) endReason() string {
 }
 
 // askSerial is ask for a certificate whose issuer is not known any more: that
-// its number is on one list is taken for its being revoked.
+// its number is on one list, or one of the entry's authorities is on another's,
+// is taken for its being revoked.
 func (ls *lists) askSerial(m *member, serial string, at time.Time) (code, reason string) {
+	for _, c := range m.certs {
+		if _, l := m.listed(ls, c); l != nil && l.has(c.SerialNumber) {
+			return pki.CodeRevoked, fmt.Sprintf("%s is on the revocation list of %s of %s", nameOf(c), l.issuer, stamp(l.this))
+		}
+	}
 	number := serialBytes(serial)
 	for _, l := range *ls {
 		if _, on := l.revoked[number]; on {

@@ -38,9 +38,9 @@ func TestT12_RevocationList(t *testing.T) {
 	good, bad := sub.issue("good", nothing), sub.issue("bad", nothing)
 	hidden := root.sub("hidden", nothing)
 
-	e := mustAdd(t, tr, w.withCRL("corp", "", sub.crl(start), root.cert, sub.cert))
+	e := mustAdd(t, tr, w.withCRL("corp", "", append(sub.crl(start), root.crl(start)...), root.cert, sub.cert))
 	require.Equal(t, StaleRefuse, e.CRL.Stale)
-	require.Equal(t, []List{{Issuer: `"CN=issuing"`, ThisUpdate: start, NextUpdate: start.Add(7 * day)}}, e.Lists)
+	require.Equal(t, []List{{Issuer: `"CN=corp"`, ThisUpdate: start, NextUpdate: start.Add(7 * day)}, {Issuer: `"CN=issuing"`, ThisUpdate: start, NextUpdate: start.Add(7 * day)}}, e.Lists)
 	require.Empty(t, e.Faults)
 	identity, err := tr.Verify(chain(bad), start)
 	require.NoError(t, err)
@@ -68,13 +68,65 @@ func TestT12_RevocationList(t *testing.T) {
 	require.NoError(t, err)
 
 	// The intermediate itself is revoked, by a list of the root beside it.
-	w.file("corp.crl", append(sub.crl(start.Add(time.Hour), bad), root.crl(start, sub.cert)...))
+	w.file("corp.crl", append(sub.crl(start.Add(time.Hour), bad), root.crl(start.Add(time.Hour), sub.cert)...))
 	tr.poll(t.Context())
 	_, err = tr.Verify(chain(good), start)
 	require.Equal(t, pki.CodeRevoked, codeOf(t, err))
 	require.ErrorContains(t, err, `"CN=issuing", which issued it, is on the revocation list of "CN=corp"`)
 	_, err = tr.Verify(chain(root.issue("m", nothing)), start)
 	require.NoError(t, err)
+}
+
+// TestT12_EveryIssuerNeedsAList: an intermediate is revoked by whoever issued it,
+// so who has no list of that one cannot know.
+func TestT12_EveryIssuerNeedsAList(t *testing.T) {
+	w := newWorld(t)
+	root := newCA(t, "corp", nothing)
+	sub := root.sub("issuing", nothing)
+	node := sub.issue("node", nothing)
+	tr := w.open()
+	_, err := tr.Add(t.Context(), w.withCRL("corp", "", sub.crl(start), root.cert, sub.cert))
+	require.ErrorContains(t, err, `there is no list of "CN=corp", which may have revoked another`)
+	e := mustAdd(t, tr, w.withCRL("corp", "", root.crl(start), root.cert))
+	_, err = tr.Verify(chain(node, sub.cert), start)
+	require.ErrorContains(t, err, `there is no revocation list of its issuer "CN=issuing"`)
+	_, err = tr.Remove(t.Context(), e.ID)
+	require.NoError(t, err)
+
+	e = mustAdd(t, tr, w.withCRL("lenient", StaleAccept, sub.crl(start), root.cert, sub.cert))
+	require.Contains(t, strings.Join(e.Faults, "; "), `no current revocation list of at least one issuer`)
+	_, err = tr.Verify(chain(node), start)
+	require.NoError(t, err)
+	_, err = tr.Remove(t.Context(), e.ID)
+	require.NoError(t, err)
+
+	e = mustAdd(t, tr, w.withCRL("both", "", append(sub.crl(start), root.crl(start)...), root.cert, sub.cert))
+	_, err = tr.Verify(chain(node), start)
+	require.NoError(t, err)
+	mustAdd(t, tr, w.withCRL("alone", "", sub.crl(start), sub.cert))
+	_, err = tr.Remove(t.Context(), e.ID)
+	require.NoError(t, err)
+	_, err = tr.Verify(chain(node), start)
+	require.NoError(t, err, "who trusts an intermediate by itself asks nobody about it")
+}
+
+// TestT12_RevokedIssuerAfterARestart: of a boot that goes on, only the number of
+// its certificate is known then.
+func TestT12_RevokedIssuerAfterARestart(t *testing.T) {
+	w := newWorld(t)
+	root := newCA(t, "corp", nothing)
+	sub := root.sub("issuing", nothing)
+	tr := w.open()
+	mustAdd(t, tr, w.withCRL("corp", "", append(sub.crl(start), root.crl(start)...), root.cert, sub.cert))
+	id, err := tr.Verify(chain(sub.issue("node", nothing)), start)
+	require.NoError(t, err)
+	require.NoError(t, w.open().Good(id, start))
+	w.file("corp.crl", append(sub.crl(start), root.crl(start.Add(time.Hour), sub.cert)...))
+	tr.poll(t.Context())
+	require.Equal(t, pki.CodeRevoked, codeOf(t, tr.Good(id, start)))
+	err = w.open().Good(id, start)
+	require.Equal(t, pki.CodeRevoked, codeOf(t, err))
+	require.ErrorContains(t, err, `"CN=issuing" is on the revocation list of "CN=corp"`)
 }
 
 // TestNumbersOfOthersAreNotMixedUp: two authorities of an entry count from the
@@ -86,7 +138,7 @@ func TestNumbersOfOthersAreNotMixedUp(t *testing.T) {
 	a, b := root.sub("a", nothing), root.sub("b", nothing)
 	ofA, ofB := a.issue("m", one), b.issue("m", one)
 	tr := w.open()
-	mustAdd(t, tr, w.withCRL("corp", "", append(a.crl(start, ofA), b.crl(start)...), root.cert, a.cert, b.cert))
+	mustAdd(t, tr, w.withCRL("corp", "", append(append(a.crl(start, ofA), b.crl(start)...), root.crl(start)...), root.cert, a.cert, b.cert))
 	_, err := tr.Verify(chain(ofA), start)
 	require.Equal(t, pki.CodeRevoked, codeOf(t, err))
 	id, err := tr.Verify(chain(ofB), start)

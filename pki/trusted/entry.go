@@ -141,17 +141,17 @@ func (m *member) listFaults(now time.Time) []string {
 	return faults
 }
 
-// stale reports whether the list of a registered issuer has ended, or whether
-// there is none at all.
+// stale reports whether the list of an issuer has ended, or whether there is none
+// at all, or none of one that issued another.
 func (m *member) stale(now time.Time) bool {
 	if m.spec.CRL == nil {
 		return false
 	}
-	lists := *m.lists.Load()
-	for _, l := range lists {
+	lists := m.lists.Load()
+	for _, l := range *lists {
 		if l.stale(now) {
 			return true
 		}
 	}
-	return len(lists) == 0
+	return len(*lists) == 0 || m.unlisted() != nil
 }

@@ -347,10 +347,10 @@ func TestExplain(t *testing.T) {
 	leaf := sub.issue("node-1", nothing)
 	mustAdd(t, tr, pinSpec("a pin", "", pinned))
 	mustAdd(t, tr, pinSpec("a key", MatchKey, pinned))
-	spec := w.withCRL("first", "", sub.crl(start), root.cert, sub.cert)
+	spec := w.withCRL("first", "", append(sub.crl(start), root.crl(start)...), root.cert, sub.cert)
 	spec.Allow = []string{"CN=rack-*"}
 	mustAdd(t, tr, spec)
-	spec = w.withCRL("second", "", sub.crl(start), root.cert, sub.cert)
+	spec = w.withCRL("second", "", append(sub.crl(start), root.crl(start)...), root.cert, sub.cert)
 	spec.Allow, spec.ExpiresAt = []string{"CN=none", "CN=node-*"}, new(start.Add(day))
 	mustAdd(t, tr, spec)
 	steps := tr.Explain(chain(leaf), start)
