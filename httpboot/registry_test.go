@@ -121,6 +121,17 @@ func TestT12_DownloadEndsWithItsCredential(t *testing.T) {
 	require.Equal(t, pki.CodeExpired, w.event(boot.StageArtifact, "cut off").Code)
 }
 
+// TestT12_CredentialEndsWhileTheServerStops: what runs out during Grace is cut off
+// then too.
+func TestT12_CredentialEndsWhileTheServerStops(t *testing.T) {
+	w := start(t)
+	w.who.give(pki.KindUEFI, "short", uefiToken, time.Now().Add(1500*time.Millisecond), "http")
+	res := w.begin(w.plainClient(), "http://"+w.plain+"/uefi/"+uefiToken+"/rack1.efi")
+	w.cancel()
+	w.event(boot.StageCutOff, pki.CodeExpired)
+	w.dies(res, time.Now())
+}
+
 // TestT12_ThousandConnectionsAreCutAtOnce asks about each credential once.
 func TestT12_ThousandConnectionsAreCutAtOnce(t *testing.T) {
 	s := &Server{Now: time.Now, Site: Site{}}

@@ -55,7 +55,9 @@ func (s *Server) Serve(ctx context.Context, plain, secure, legacy net.Listener) 
 		defer stop()
 		running.Go(func() { failed <- s.acceptTLS(ctx, f) })
 	}
-	running.Go(func() { s.watch(ctx) })
+	watching, unwatch := context.WithCancel(context.WithoutCancel(ctx)) // until the last answer has ended
+	defer unwatch()
+	running.Go(func() { s.watch(watching) })
 	var err error
 	select {
 	case <-ctx.Done():
@@ -63,6 +65,7 @@ func (s *Server) Serve(ctx context.Context, plain, secure, legacy net.Listener) 
 	}
 	cancel()
 	s.shutdown(slices.Collect(maps.Keys(servers)))
+	unwatch()
 	running.Wait()
 	return err
 }

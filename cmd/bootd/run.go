@@ -107,7 +107,6 @@ func (s *site) serve(ctx context.Context, hup <-chan os.Signal, reload func()) e
 	servers.Go(func() error { return s.authority.Run(ctx) })
 	servers.Go(func() error { return s.serving.Run(ctx) })
 	servers.Go(func() error { return s.grants.Run(ctx) })
-	servers.Go(func() error { s.who.watch(ctx); return nil })
 	servers.Go(func() error { onHangup(ctx, hup, reload); return nil })
 	s.log.InfoContext(ctx, "bootd answers", "version", version(), "boot", s.names.BootURL, "ipxe", s.names.ipxeURL(s.names.IPXE),
 		"tftp", s.sockets.tftp.LocalAddr().String(), "http", s.sockets.http.Addr().String(), "sets", len(s.sets.List()))

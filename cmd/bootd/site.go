@@ -93,7 +93,8 @@ func openSite(ctx context.Context, c siteConfig) (s *site, err error) {
 }
 
 // keepBooks runs journal, register, sets, URLs and trusted certificates apart from the servers, because
-// they must outlive them: the last events and uses count too.
+// they must outlive them: the last events and uses count too, and what ends
+// while the last downloads run cuts them.
 func (s *site) keepBooks() {
 	ctx, cancel := context.WithCancel(context.Background())
 	s.stop = cancel
@@ -102,6 +103,7 @@ func (s *site) keepBooks() {
 	s.books.Go(func() { s.sets.Run(ctx) })
 	s.books.Go(func() { s.who.trusted.Run(ctx) })
 	s.books.Go(func() { _ = s.who.links.Run(ctx) }) // it always ends with nil
+	s.books.Go(func() { s.who.watch(ctx) })
 }
 
 // close ends the books and then closes what openSite opened, the last first.
