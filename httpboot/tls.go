@@ -166,7 +166,7 @@ func explainTLS(err error) string {
 	var remote *net.OpError // crypto/tls reports the other side's alert as one
 	if errors.As(err, &remote) && remote.Op == "remote error" || isHangUp(err) {
 		return err.Error() + ": the machine broke off after it saw our certificate; " +
-			"most often its artifact trusts another root, or its clock is off by more than 12 hours"
+			"most often its artifact trusts another root, or its clock is more than a day behind or far ahead"
 	}
 	return err.Error()
 }

@@ -11,7 +11,7 @@ var daysLeft = [...]int{1, 7, 30}
 
 // backdate is by how much a certificate should have begun before machines see
 // it: their clocks are wrong, by the hours of a time zone often. iPXE forgives
-// 12 hours.
+// 12.5 hours, firmware nothing.
 const backdate = 24 * time.Hour
 
 // warnings are what works, but not for all or not for long.
