@@ -101,6 +101,8 @@ func (s *Server) httpServer(h handler) *http.Server {
 		ConnContext:       withConn,
 		ErrorLog:          slog.NewLogLogger(s.Log.Handler(), slog.LevelDebug),
 		TLSNextProto:      map[string]func(*http.Server, *tls.Conn, http.Handler){}, // no HTTP/2 (T9)
+		// net/http's own answer to "OPTIONS *" waits for the body without a deadline (T7).
+		DisableGeneralOptionsHandler: true,
 	}
 }
 
