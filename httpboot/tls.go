@@ -3,6 +3,7 @@ package httpboot
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -60,9 +61,30 @@ func tlsConfig(host Host) *tls.Config {
 		CipherSuites:           suites,
 		NextProtos:             []string{"http/1.1"},
 		ClientAuth:             auth,
+		VerifyPeerCertificate:  checkChainSize,
 		SessionTicketsDisabled: true,
 		GetCertificate:         host.Certificate,
 	}
+}
+
+// What a client may send as its certificates. They are parsed before anybody
+// knows whose they are, and parsed they take ten times as much for as long as
+// the connection is open (T7).
+const (
+	maxChain      = 16
+	maxChainBytes = 32 << 10
+)
+
+func checkChainSize(raw [][]byte, _ [][]*x509.Certificate) error {
+	size := 0
+	for _, der := range raw {
+		size += len(der)
+	}
+	if len(raw) > maxChain || size > maxChainBytes {
+		return fmt.Errorf("the client sent %d certificates of %d bytes in all, want at most %d of %d: "+
+			"give it its own and its intermediates only", len(raw), size, maxChain, maxChainBytes)
+	}
+	return nil
 }
 
 // acceptTLS accepts until the listener is closed, and hands each connection to the host
