@@ -63,3 +63,29 @@ func TestT07_LargeChainsEndTheHandshake(t *testing.T) {
 	require.NoError(t, err, "who sends none is heard")
 	require.NoError(t, c.Close())
 }
+
+// TestT07_StrangersDoNotKeepTheirConnection: what they sent as certificates
+// stays in memory for as long as it is open.
+func TestT07_StrangersDoNotKeepTheirConnection(t *testing.T) {
+	w := start(t)
+	for name, tt := range map[string]struct {
+		cert *tls.Certificate
+		path string
+		ends bool
+	}{
+		"stranger, no such path": {selfSigned(t), "/x", true},
+		"stranger":               {selfSigned(t), testQuery, true},
+		"no certificate":         {nil, testQuery, false},
+		"machine":                {w.setCert(), testQuery, false},
+	} {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://ipxe.test"+tt.path, http.NoBody)
+		require.NoError(t, err)
+		res, err := w.client(client{cert: tt.cert}).Do(req)
+		require.NoError(t, err)
+		require.NoError(t, res.Body.Close())
+		require.Equal(t, tt.ends, res.Close, name)
+	}
+	c := w.client(client{cert: w.setCert()})
+	require.Equal(t, http.StatusOK, w.do(c, http.MethodGet, "https://ipxe.test"+testQuery).status)
+	require.Empty(t, w.do(c, http.MethodGet, "https://ipxe.test/x").header.Get("Connection"), "who has proved itself may err")
+}

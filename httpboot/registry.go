@@ -69,6 +69,13 @@ func (r *registry) enter(c *conn) {
 	r.last[c] = credential{}
 }
 
+// knows reports whether a connection acts for somebody.
+func (r *registry) knows(c *conn) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.last[c] != credential{}
+}
+
 // forget lets a connection go that is closed.
 func (r *registry) forget(c *conn) {
 	r.mu.Lock()

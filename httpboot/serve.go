@@ -127,8 +127,17 @@ func (s *Server) handle(h handler) http.Handler {
 			// client does not take a part for the whole.
 			panic(http.ErrAbortHandler)
 		}
+		if s.isStranger(req) {
+			w.Header().Set("Connection", "close")
+		}
 		answerRefusal(w, r)
 	})
+}
+
+// isStranger reports whether the certificates on a connection have proved
+// nothing yet: keeping them in memory while it is idle is not worth it (T7).
+func (s *Server) isStranger(req *http.Request) bool {
+	return req.TLS != nil && len(req.TLS.PeerCertificates) > 0 && !s.shown.knows(connOf(req))
 }
 
 // setDeadlines bounds the time for a request's body and for its answer. They
