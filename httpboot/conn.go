@@ -15,17 +15,19 @@ import (
 // is closed when the right to use it ends.
 type conn struct {
 	net.Conn
-	since time.Time // accepted
-	close func() error
-	cut   atomic.Pointer[refusal] // why we closed it; nil: we did not
+	since  time.Time // accepted
+	close  func() error
+	busy   atomic.Bool             // with a request
+	proved atomic.Bool             // somebody has shown a credential on it
+	cut    atomic.Pointer[refusal] // why we closed it; nil: we did not
 }
 
 // track takes a connection in; give is called once, when it is closed.
-func (s *Server) track(raw net.Conn, give func()) net.Conn {
+func (s *Server) track(raw net.Conn, give func(*conn)) *conn {
 	c := &conn{Conn: raw, since: s.Now()}
 	c.close = sync.OnceValue(func() error {
 		s.shown.forget(c)
-		give()
+		give(c)
 		return raw.Close()
 	})
 	s.shown.enter(c)
@@ -52,10 +54,22 @@ type connKey struct{}
 
 // withConn is the ConnContext of our servers.
 func withConn(ctx context.Context, c net.Conn) context.Context {
+	return context.WithValue(ctx, connKey{}, under(c))
+}
+
+// under is the connection that TLS is spoken over, or c.
+func under(c net.Conn) net.Conn {
 	if t, ok := c.(*tls.Conn); ok {
-		c = t.NetConn()
+		return t.NetConn()
 	}
-	return context.WithValue(ctx, connKey{}, c)
+	return c
+}
+
+// noteState is the ConnState of our servers.
+func noteState(nc net.Conn, state http.ConnState) {
+	if c, ok := under(nc).(*conn); ok {
+		c.busy.Store(state == http.StateActive)
+	}
 }
 
 // connOf is the connection that a request came by.

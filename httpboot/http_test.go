@@ -273,40 +273,6 @@ func TestT07_SlowConnectionsDoNotStarveOthers(t *testing.T) {
 	require.Less(t, time.Since(start), 2*time.Second)
 }
 
-func TestT07_ConnectionsPerAddressAreCapped(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	limited := newLimited(l, (&Server{Now: time.Now}).track)
-	defer func() { require.NoError(t, limited.Close()) }()
-	accepted := make(chan net.Conn)
-	go func() {
-		for {
-			c, err := limited.Accept()
-			if err != nil {
-				return
-			}
-			accepted <- c
-		}
-	}()
-	dial := func() net.Conn {
-		c, err := net.Dial("tcp", l.Addr().String())
-		require.NoError(t, err)
-		t.Cleanup(func() { _ = c.Close() })
-		return c
-	}
-	var servers []net.Conn
-	for range maxConnsPerAddr {
-		dial()
-		servers = append(servers, <-accepted)
-	}
-	over := dial()
-	_, err = over.Read(make([]byte, 1))
-	require.Error(t, err, "the connection over the limit is closed at once")
-	require.NoError(t, servers[0].Close())
-	dial()
-	require.NotNil(t, <-accepted, "a place that was given back can be taken")
-}
-
 func TestHTTP10ClientMayKeepItsConnection(t *testing.T) {
 	w := start(t)
 	c, err := net.Dial("tcp", w.plain)

@@ -20,7 +20,7 @@ var legacySuites = []uint16{
 // reads all of it; what it serves is worth no more than the set's own key.
 func (s *Server) legacyFront(l net.Listener) *front {
 	return &front{
-		listener: newLimited(l, s.track), config: legacyConfig,
+		listener: newLimited(l, s), config: legacyConfig,
 		hosts: map[Role]*served{Boot: {newHandedOver(l.Addr()), s.legacy}},
 	}
 }

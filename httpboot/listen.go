@@ -3,43 +3,64 @@ package httpboot
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"sync"
+	"time"
+
+	"github.com/nestboot/nestboot/boot"
 )
 
-// How many connections may be open, in all and per address. A machine holds
-// one or two; a laboratory behind one address holds a rack's worth.
+// How many connections may be open: in all, per address of those that have
+// proved nothing, and per network. A machine holds one or two; a laboratory
+// behind one address holds a rack's worth.
 const (
 	maxConns        = 16_384
 	maxConnsPerAddr = 256
+	maxConnsPerNet  = 2048
 )
 
+// tellEvery is how often turning connections away is recorded.
+const tellEvery = 10 * time.Second
+
 // limited is a listener that closes what is over the limits at once, before
-// it costs a goroutine (T7).
+// it costs a goroutine (T7). At a limit the oldest idle connection that has
+// proved nothing has to go, so who holds many of those keeps nobody out.
 type limited struct {
 	net.Listener
-	track  func(c net.Conn, give func()) net.Conn // give is to be called once, when c is closed
+	s *Server
+
 	mu     sync.Mutex
 	total  int
-	byAddr map[netip.Addr]int
+	byNet  map[netip.Addr]map[*conn]struct{}
+	told   time.Time
+	untold int
 }
 
-func newLimited(l net.Listener, track func(c net.Conn, give func()) net.Conn) *limited {
-	return &limited{Listener: l, track: track, byAddr: map[netip.Addr]int{}}
+func newLimited(l net.Listener, s *Server) *limited {
+	return &limited{Listener: l, s: s, byNet: map[netip.Addr]map[*conn]struct{}{}}
 }
 
 func (l *limited) Accept() (net.Conn, error) {
 	for {
-		c, err := l.Listener.Accept()
+		raw, err := l.Listener.Accept()
 		if err != nil {
 			return nil, err // the caller knows net.ErrClosed
 		}
-		addr := network(remoteAddr(c))
-		if l.take(addr) {
-			return l.track(c, func() { l.give(addr) }), nil
+		addr := remoteAddr(raw)
+		rival, ok := l.room(addr)
+		if !ok {
+			_ = raw.Close() // over the limit; nobody to tell
+			l.tell(addr)
+			continue
 		}
-		_ = c.Close() // over the limit; nobody to tell
+		if rival != nil {
+			_ = rival.Close() // its client comes again
+		}
+		c := l.s.track(raw, l.give)
+		l.take(c)
+		return c, nil
 	}
 }
 
@@ -55,24 +76,87 @@ func network(a netip.Addr) netip.Addr {
 	return p.Addr()
 }
 
-func (l *limited) take(a netip.Addr) bool {
+// room reports whether a connection from a may be taken, and which other one
+// has to go for it.
+func (l *limited) room(a netip.Addr) (rival *conn, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.total >= maxConns || l.byAddr[a] >= maxConnsPerAddr {
-		return false
+	open := l.byNet[network(a)]
+	if l.total >= maxConns {
+		return nil, false
 	}
-	l.total++
-	l.byAddr[a]++
-	return true
+	if len(open) < maxConnsPerAddr {
+		return nil, true
+	}
+	strangers := 0
+	var own, any *conn
+	for c := range open {
+		if c.proved.Load() {
+			continue
+		}
+		mine := remoteAddr(c) == a
+		if mine {
+			strangers++
+		}
+		if c.busy.Load() {
+			continue
+		}
+		if mine {
+			own = older(own, c)
+		}
+		any = older(any, c)
+	}
+	switch {
+	case strangers >= maxConnsPerAddr:
+		return own, own != nil
+	case len(open) >= maxConnsPerNet:
+		return any, any != nil
+	}
+	return nil, true
 }
 
-func (l *limited) give(a netip.Addr) {
+// older returns the one of two connections that was accepted first; a may be nil.
+func older(a, b *conn) *conn {
+	if a == nil || b.since.Before(a.since) {
+		return b
+	}
+	return a
+}
+
+func (l *limited) take(c *conn) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.total--
-	if l.byAddr[a]--; l.byAddr[a] == 0 {
-		delete(l.byAddr, a)
+	n := network(remoteAddr(c))
+	if l.byNet[n] == nil {
+		l.byNet[n] = map[*conn]struct{}{}
 	}
+	l.byNet[n][c] = struct{}{}
+	l.total++
+}
+
+func (l *limited) give(c *conn) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n := network(remoteAddr(c))
+	l.total--
+	if delete(l.byNet[n], c); len(l.byNet[n]) == 0 {
+		delete(l.byNet, n)
+	}
+}
+
+// tell records that connections were turned away, now and then.
+func (l *limited) tell(a netip.Addr) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := l.s.Now()
+	if l.untold++; now.Sub(l.told).Abs() < tellEvery {
+		return
+	}
+	l.s.Site.Record(boot.Event{
+		Stage: boot.StageLockout, Addr: a, Code: "too-many-connections",
+		Detail: fmt.Sprintf("%d connections were turned away, this one the last: there are too many from its address or network, or in all", l.untold),
+	})
+	l.told, l.untold = now, 0
 }
 
 // handedOver is a listener whose connections somebody else accepted.

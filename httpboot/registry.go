@@ -56,6 +56,7 @@ func (r *registry) show(c *conn, id pki.Identity) bool {
 		r.by[key] = h
 	}
 	h.id, h.conns[c], r.last[c] = id, struct{}{}, key
+	c.proved.Store(true)
 	return true
 }
 
@@ -67,13 +68,6 @@ func (r *registry) enter(c *conn) {
 		r.last = map[*conn]credential{}
 	}
 	r.last[c] = credential{}
-}
-
-// knows reports whether a connection acts for somebody.
-func (r *registry) knows(c *conn) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.last[c] != credential{}
 }
 
 // forget lets a connection go that is closed.

@@ -141,7 +141,7 @@ func TestT12_ThousandConnectionsAreCutAtOnce(t *testing.T) {
 	var clients []net.Conn
 	for range 1000 {
 		client, server := net.Pipe()
-		c := s.track(server, func() {}).(*conn)
+		c := s.track(server, func(*conn) {})
 		require.True(t, s.shown.show(c, id))
 		clients = append(clients, client)
 	}
@@ -164,7 +164,7 @@ func TestRegistryKnowsTheLastCredentialOnly(t *testing.T) {
 	one, two := w.give(pki.KindURL, "one", "1", time.Time{}), w.give(pki.KindURL, "two", "2", time.Time{})
 	_, raw := net.Pipe()
 	given := 0
-	c := s.track(raw, func() { given++ }).(*conn)
+	c := s.track(raw, func(*conn) { given++ })
 	require.True(t, s.shown.show(c, one))
 	require.True(t, s.shown.show(c, one))
 	require.True(t, s.shown.show(c, two))
@@ -188,7 +188,7 @@ func TestT12_WatchAsksWhenItMust(t *testing.T) {
 		short := w.give(pki.KindURL, "short", "2", time.Now().Add(30*time.Second))
 		open := func(id pki.Identity) *conn {
 			_, raw := net.Pipe()
-			c := s.track(raw, func() {}).(*conn)
+			c := s.track(raw, func(*conn) {})
 			require.True(t, s.shown.show(c, id))
 			return c
 		}

@@ -39,7 +39,7 @@ func (s *Server) Serve(ctx context.Context, plain, secure, legacy net.Listener) 
 	if legacy != nil {
 		fronts = append(fronts, s.legacyFront(legacy))
 	}
-	servers := map[*http.Server]net.Listener{s.httpServer(s.plain): newLimited(plain, s.track)}
+	servers := map[*http.Server]net.Listener{s.httpServer(s.plain): newLimited(plain, s)}
 	for _, f := range fronts {
 		for role, h := range f.hosts {
 			servers[s.httpServer(s.named(role, h.answer))] = h.conns
@@ -99,6 +99,7 @@ func (s *Server) httpServer(h handler) *http.Server {
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
 		ConnContext:       withConn,
+		ConnState:         noteState,
 		ErrorLog:          slog.NewLogLogger(s.Log.Handler(), slog.LevelDebug),
 		TLSNextProto:      map[string]func(*http.Server, *tls.Conn, http.Handler){}, // no HTTP/2 (T9)
 		// net/http's own answer to "OPTIONS *" waits for the body without a deadline (T7).
@@ -137,7 +138,8 @@ func (s *Server) handle(h handler) http.Handler {
 // isStranger reports whether the certificates on a connection have proved
 // nothing yet: keeping them in memory while it is idle is not worth it (T7).
 func (s *Server) isStranger(req *http.Request) bool {
-	return req.TLS != nil && len(req.TLS.PeerCertificates) > 0 && !s.shown.knows(connOf(req))
+	c := connOf(req)
+	return c != nil && req.TLS != nil && len(req.TLS.PeerCertificates) > 0 && !c.proved.Load()
 }
 
 // setDeadlines bounds the time for a request's body and for its answer. They

@@ -34,7 +34,7 @@ type served struct {
 
 func (s *Server) secureFront(l net.Listener) *front {
 	return &front{
-		listener: newLimited(l, s.track), config: tlsConfig,
+		listener: newLimited(l, s), config: tlsConfig,
 		hosts: map[Role]*served{Boot: {newHandedOver(l.Addr()), s.machine}, IPXE: {newHandedOver(l.Addr()), s.ipxe}},
 	}
 }
