@@ -91,7 +91,7 @@ func (g *Grants) OpenFor(ctx context.Context, boot, machine, name string, id Ide
 	}
 	return g.ledger.open(ctx, Session{
 		Boot: boot, Machine: machine, Name: name, Credential: id.Fingerprint, State: Opened, Opened: g.now().UTC(),
-		By: caller{id.Kind, id.ID, id.Name, id.Set, id.Serial, id.NotAfter},
+		By: caller{id.Kind, id.ID, id.Name, id.Set, id.Serial, id.NotAfter, id.Path},
 	})
 }
 

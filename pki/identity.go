@@ -40,6 +40,17 @@ type Identity struct {
 	Serial string
 	// NotAfter is when the credential ends; zero: never.
 	NotAfter time.Time
+	// Path is the way from the certificate to the registered authority that
+	// vouches for it: who issued it, who issued that one, and so on; at most
+	// seven. Empty for other kinds.
+	Path []Hop
+}
+
+// Hop is one certificate of a path as its issuer's revocation list knows it.
+type Hop struct {
+	Serial string `json:"serial"` // in lower-case hex
+	Issuer Digest `json:"issuer"` // SHA-256 of the issuer's name and key
+	By     string `json:"by"`     // what reasons call the issuer
 }
 
 // Step is one rule that was asked about a credential, and its answer: Code is

@@ -142,7 +142,7 @@ func TestT12_GrantEndsWithWhateverOpenedIt(t *testing.T) {
 	s, c := openStore(t, t.TempDir()), &clock{now: start}
 	ended := map[string]bool{}
 	good := func(id Identity, at time.Time) error {
-		if ended[id.Name] || !id.NotAfter.IsZero() && at.After(id.NotAfter) {
+		if id.Kind == KindCA && len(id.Path) != 1 || ended[id.Name] || !id.NotAfter.IsZero() && at.After(id.NotAfter) {
 			return &Refusal{Code: CodeRevoked, Reason: "it was deleted", Identity: id}
 		}
 		return nil
@@ -151,7 +151,7 @@ func TestT12_GrantEndsWithWhateverOpenedIt(t *testing.T) {
 	g.Good = good
 	grants := map[string]Token{}
 	for name, id := range map[string]Identity{
-		"ca":  {Kind: KindCA, ID: 7, Name: "ca", Serial: "1f", Fingerprint: Digest{1}},
+		"ca":  {Kind: KindCA, ID: 7, Name: "ca", Serial: "1f", Fingerprint: Digest{1}, Path: []Hop{{Serial: "1f", Issuer: Digest{2}, By: "a"}}},
 		"pin": {Kind: KindPin, ID: 8, Name: "pin", Fingerprint: Digest{2}, NotAfter: start.Add(time.Minute)},
 		"url": {Kind: KindURL, ID: 9, Name: "url", Fingerprint: Digest{3}},
 	} {

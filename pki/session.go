@@ -58,13 +58,14 @@ type caller struct {
 	Set      string    `json:"set,omitzero"`
 	Serial   string    `json:"serial,omitzero"`
 	NotAfter time.Time `json:"not_after,omitzero"`
+	Path     []Hop     `json:"path,omitempty"`
 }
 
 // identity is as much of who opened the boot as is known.
 func (s *Session) identity() Identity {
 	return Identity{
 		Kind: s.By.Kind, ID: s.By.ID, Name: s.By.Name, Set: s.By.Set, Serial: s.By.Serial, NotAfter: s.By.NotAfter,
-		Fingerprint: s.Credential,
+		Fingerprint: s.Credential, Path: s.By.Path,
 	}
 }
 

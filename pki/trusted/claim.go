@@ -25,7 +25,6 @@ type claim struct {
 	m       *member
 	removed time.Time           // when its entry was; zero: it was not
 	path    []*x509.Certificate // leaf first, anchor last; of a pin the leaf alone
-	issuers []pki.Digest        // of path[i], as lists are found by; none of the last
 	id      pki.Identity        // ends when the first of the path, or the entry, does
 	allowed string              // the first pattern that fits; empty: none
 	code    string              // what is wrong with it at any time
@@ -40,7 +39,7 @@ func newClaim(m *member, removed time.Time, path []*x509.Certificate) claim {
 			c.id.NotAfter = cert.NotAfter
 		}
 		if i > 0 {
-			c.issuers = append(c.issuers, issuerOf(cert))
+			c.id.Path = append(c.id.Path, pki.Hop{Serial: pki.SerialOf(path[i-1]), Issuer: issuerOf(cert), By: nameOf(cert)})
 		}
 	}
 	if e := m.spec.ExpiresAt; e != nil && e.Before(c.id.NotAfter) {

@@ -47,43 +47,49 @@ func (l *list) olderThan(other *list) bool {
 	return l.this.Before(other.this)
 }
 
-func (l *list) has(serial *big.Int) bool {
-	_, on := l.revoked[string(serial.Bytes())]
+// has reports whether a certificate with this serial number in hex is on it.
+func (l *list) has(serial string) bool {
+	n, ok := new(big.Int).SetString(serial, 16)
+	if !ok {
+		return false // no certificate has it
+	}
+	_, on := l.revoked[string(n.Bytes())]
 	return on
 }
 
-// ask looks for each certificate of the path on its issuer's list. Unless the
-// entry accepts stale lists, each issuer must have a current one.
-func (ls *lists) ask(c *claim, at time.Time) (code, reason string) {
-	if len(c.issuers) == 0 { // the authority's own certificate, or a pin
-		return c.code, c.reason
+// askLists looks for each certificate of the path on its issuer's list. Unless
+// the entry accepts stale lists, each issuer must have a current one.
+func (m *member) askLists(id pki.Identity, at time.Time) (code, reason string) {
+	if len(id.Path) == 0 {
+		return pki.CodeWrongUsage, "it is not known who issued it"
 	}
+	lists := *m.lists.Load()
 	var ended *list
 	missing := -1
-	for i, issuer := range c.issuers {
-		l, ok := (*ls)[issuer]
+	for i, cert := range id.Path {
+		l, ok := lists[cert.Issuer]
 		if !ok {
 			if missing < 0 {
 				missing = i
 			}
 			continue
 		}
-		if l.has(c.path[i].SerialNumber) {
-			return pki.CodeRevoked, fmt.Sprintf("%s on the revocation list of %s of %s", c.who(i), l.issuer, stamp(l.this))
+		if l.has(cert.Serial) {
+			return pki.CodeRevoked, fmt.Sprintf("%s on the revocation list of %s of %s", who(id, i), l.issuer, stamp(l.this))
 		}
 		if l.stale(at) {
 			ended = l
 		}
 	}
 	switch {
-	case c.m.spec.CRL.Stale == StaleAccept:
+	case m.spec.CRL.Stale == StaleAccept:
 		return "", ""
 	case missing > 0:
 		return pki.CodeStaleCRL, fmt.Sprintf("there is no revocation list of %s, which issued %s: put it into the file of %s beside the other, or register the latter without its issuer",
-			nameOf(c.path[missing+1]), nameOf(c.path[missing]), c.m.title())
+			id.Path[missing].By, id.Path[missing-1].By, m.title())
 	case missing == 0:
 		return pki.CodeStaleCRL, fmt.Sprintf("there is no revocation list of its issuer %s: publish one where %s looks for it, and register that issuer with it",
-			issuerName(c.path[0]), c.m.title())
+			id.Path[0].By, m.title())
 	case ended != nil:
 		return pki.CodeStaleCRL, ended.endReason()
 	}
@@ -125,27 +131,6 @@ func (l *list) endReason() string {
 		return fmt.Sprintf("the revocation list of %s does not say when it ends", l.issuer)
 	}
 	return fmt.Sprintf("the revocation list of %s ended at %s: publish a new one", l.issuer, stamp(l.next))
-}
-
-// askSerial is ask for a certificate whose issuer is not known any more: that
-// its number is on one list, or one of the entry's authorities is on another's,
-// is taken for its being revoked.
-func (ls *lists) askSerial(m *member, serial string, at time.Time) (code, reason string) {
-	for _, c := range m.certs {
-		if _, l := m.listed(ls, c); l != nil && l.has(c.SerialNumber) {
-			return pki.CodeRevoked, fmt.Sprintf("%s is on the revocation list of %s of %s", nameOf(c), l.issuer, stamp(l.this))
-		}
-	}
-	number := serialBytes(serial)
-	for _, l := range *ls {
-		if _, on := l.revoked[number]; on {
-			return pki.CodeRevoked, fmt.Sprintf("it is on the revocation list of %s of %s", l.issuer, stamp(l.this))
-		}
-	}
-	if m.spec.CRL.Stale == StaleRefuse && m.stale(at) {
-		return pki.CodeStaleCRL, "there is no current revocation list of at least one issuer of " + m.title()
-	}
-	return "", ""
 }
 
 // parseLists reads a file with revocation lists, in PEM or DER, of which at

@@ -61,21 +61,21 @@ func (c *claim) askEntry(at time.Time) (code, reason string) {
 func (c *claim) askValidity(at time.Time) (code, reason string) {
 	for i, cert := range c.path {
 		if at.Before(cert.NotBefore) {
-			return pki.CodeNotYetValid, c.who(i) + " valid from " + stamp(cert.NotBefore)
+			return pki.CodeNotYetValid, who(c.id, i) + " valid from " + stamp(cert.NotBefore)
 		}
 		if at.After(cert.NotAfter) {
-			return pki.CodeExpired, c.who(i) + " valid until " + stamp(cert.NotAfter)
+			return pki.CodeExpired, who(c.id, i) + " valid until " + stamp(cert.NotAfter)
 		}
 	}
 	return "", ""
 }
 
-// who is what reasons call a certificate of the path.
-func (c *claim) who(i int) string {
+// who is what reasons call certificate i of the path.
+func who(id pki.Identity, i int) string {
 	if i == 0 {
 		return "it is"
 	}
-	return nameOf(c.path[i]) + ", which issued it, is"
+	return id.Path[i-1].By + ", which issued it, is"
 }
 
 func (c *claim) askUsage(time.Time) (code, reason string) { return c.code, c.reason }
@@ -84,14 +84,14 @@ func (c *claim) askCRL(at time.Time) (code, reason string) {
 	if c.m.spec.CRL == nil {
 		return "", ""
 	}
-	return c.m.lists.Load().ask(c, at)
+	return c.m.askLists(c.id, at)
 }
 
 func (c *claim) acceptCRL(at time.Time) string {
 	if c.m.spec.CRL == nil {
 		return ""
 	}
-	l, ok := (*c.m.lists.Load())[c.issuers[0]]
+	l, ok := (*c.m.lists.Load())[c.id.Path[0].Issuer]
 	switch {
 	case !ok:
 		return "there is no list of its issuer, and the entry accepts that"

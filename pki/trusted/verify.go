@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"crypto/x509"
-	"math/big"
 	"strings"
 	"time"
 
@@ -107,28 +106,7 @@ func (t *Trusted) refuse(id pki.Identity, at time.Time) (code, reason string) {
 	case m.spec.CRL == nil:
 		return "", ""
 	}
-	return t.refuseListed(m, id, at)
-}
-
-// refuseListed asks the entry's revocation lists about each path that the
-// certificate came by.
-func (t *Trusted) refuseListed(m *member, id pki.Identity, at time.Time) (code, reason string) {
-	lists, known := m.lists.Load(), false
-	if p := t.proofs.get(id.Fingerprint); p != nil {
-		for i := range p.claims {
-			if p.claims[i].m != m {
-				continue
-			}
-			known = true
-			if code, reason = lists.ask(&p.claims[i], at); code == "" {
-				return "", ""
-			}
-		}
-	}
-	if !known {
-		return lists.askSerial(m, id.Serial, at)
-	}
-	return code, reason
+	return m.askLists(id, at)
 }
 
 // GoodFingerprint says whether a certificate would be accepted of which nothing
@@ -190,13 +168,4 @@ func sha1Hint(leaf *x509.Certificate) string {
 		return " (it is signed with SHA-1, which is not accepted)"
 	}
 	return ""
-}
-
-// serialBytes is the form in which lists keep serial numbers.
-func serialBytes(hex string) string {
-	n, ok := new(big.Int).SetString(hex, 16)
-	if !ok {
-		return ""
-	}
-	return string(n.Bytes())
 }

@@ -160,6 +160,7 @@ func TestIdentityHasTheLimitsOfItsEntry(t *testing.T) {
 	require.Equal(t, pki.Identity{
 		Kind: pki.KindCA, ID: e.ID, Name: "Corp", Subject: "node-1", Machines: []string{"4c4c4544-0042-3510-8052-b4c04f564433"},
 		Fingerprint: sha256.Sum256(leaf.Raw), Serial: pki.SerialOf(leaf), NotAfter: start.Add(20 * day),
+		Path: []pki.Hop{{Serial: pki.SerialOf(leaf), Issuer: issuerOf(root.cert), By: `"CN=corp"`}},
 	}, id, "it ends with the authority, which is before the leaf")
 	require.NoError(t, tr.Good(id, id.NotAfter))
 	require.Equal(t, pki.CodeExpired, codeOf(t, tr.Good(id, id.NotAfter.Add(1))))
