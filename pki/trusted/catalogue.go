@@ -126,6 +126,7 @@ func (t *Trusted) replace(change func(*catalogue) *catalogue) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.all.Store(change(t.all.Load()))
+	t.proofs.reset() // they are about the former one
 }
 
 // maxUsers is how many users an entry remembers: the last ones.

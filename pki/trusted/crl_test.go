@@ -62,9 +62,6 @@ func TestT12_RevocationList(t *testing.T) {
 	require.Equal(t, pki.CodeRevoked, codeOf(t, err))
 	require.ErrorContains(t, err, `it is on the revocation list of "CN=issuing" of 2026-10-01 13:00:00`)
 	require.Equal(t, pki.CodeRevoked, codeOf(t, tr.Good(identity, start)))
-	known, err := tr.GoodFingerprint(identity.Fingerprint, start)
-	require.True(t, known)
-	require.Equal(t, pki.CodeRevoked, codeOf(t, err))
 	_, err = tr.Verify(chain(good), start)
 	require.NoError(t, err)
 

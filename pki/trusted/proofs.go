@@ -1,8 +1,8 @@
 package trusted
 
 import (
+	"crypto/sha256"
 	"crypto/x509"
-	"slices"
 	"sync"
 
 	"github.com/nestboot/nestboot/pki"
@@ -15,13 +15,17 @@ const maxProofs = 4096
 // no time changes.
 type proof struct {
 	all       *catalogue
-	presented []*x509.Certificate
+	presented pki.Digest
 	claims    []claim
 }
 
-// of reports whether the proof is about the same chain.
-func (p *proof) of(presented []*x509.Certificate) bool {
-	return slices.EqualFunc(p.presented, presented, (*x509.Certificate).Equal)
+func digestOf(presented []*x509.Certificate) (d pki.Digest) {
+	h := sha256.New()
+	for _, c := range presented {
+		h.Write(c.Raw) // DER tells where it ends
+	}
+	h.Sum(d[:0])
+	return d
 }
 
 // proofs are those of the certificates that machines present again and again,
@@ -51,4 +55,11 @@ func (p *proofs) put(fingerprint pki.Digest, one *proof) {
 		}
 	}
 	p.byFP[fingerprint] = one
+}
+
+// reset forgets them all.
+func (p *proofs) reset() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.byFP = nil
 }

@@ -1,6 +1,7 @@
 package trusted
 
 import (
+	"crypto/sha256"
 	"crypto/x509"
 	"fmt"
 	"sync"
@@ -44,7 +45,6 @@ func TestT12_RemovalIsSeenByAll(t *testing.T) {
 					if err == nil {
 						tr.Used(id.ID, id.Subject, "machine", start)
 						_ = tr.Good(id, start)
-						_, _ = tr.GoodFingerprint(id.Fingerprint, start)
 					}
 				}
 			})
@@ -106,6 +106,38 @@ func TestConcurrentChanges(t *testing.T) {
 	require.Empty(t, tr.List())
 	require.Len(t, tr.all.Load().gone, 4)
 	require.Empty(t, w.open().List())
+}
+
+// TestT13_PinsLeaveNoProofs: whoever holds a pinned key can make certificates
+// with it without end, and send what it likes behind them.
+func TestT13_PinsLeaveNoProofs(t *testing.T) {
+	w := newWorld(t)
+	tr := w.open()
+	root, key := newCA(t, "corp", nothing), newKey(t)
+	pin := mustAdd(t, tr, pinSpec("kp", MatchKey, root.issueWith(key, "m", nothing)))
+	mustAdd(t, tr, caSpec("corp", root.cert))
+	flood := func(code string) {
+		t.Helper()
+		for range 10 {
+			_, err := tr.Verify(chain(newCA(t, "own", nothing).issueWith(key, "m", nothing), newCA(t, "junk", nothing).cert), start)
+			require.Equal(t, code, codeOf(t, err))
+		}
+	}
+	flood("")
+	require.Empty(t, tr.proofs.byFP)
+	leaf, junk := root.issue("m", nothing), newCA(t, "junk", nothing).cert
+	_, err := tr.Verify(chain(leaf, junk), start)
+	require.NoError(t, err)
+	p := tr.proofs.byFP[sha256.Sum256(leaf.Raw)]
+	require.NotNil(t, p, "what an authority has signed")
+	for _, c := range p.claims {
+		require.NotContains(t, c.path, junk, "and no more than that")
+	}
+	_, err = tr.Remove(t.Context(), pin.ID)
+	require.NoError(t, err)
+	require.Empty(t, tr.proofs.byFP)
+	flood(pki.CodeRevoked)
+	require.Empty(t, tr.proofs.byFP)
 }
 
 // TestProofsAreBounded, and strangers leave none.

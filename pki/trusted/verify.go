@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"crypto/x509"
+	"slices"
 	"strings"
 	"time"
 
@@ -51,15 +52,18 @@ func (t *Trusted) Verify(chain []*x509.Certificate, at time.Time) (pki.Identity,
 	return pki.Identity{}, refusal
 }
 
-// prove returns the claims of a chain, from memory if they are known.
+// prove returns the claims of a chain, from memory if they are known. Only what
+// an authority of ours has signed is remembered: whoever holds a pinned key makes
+// certificates with it without end, and a pin costs no signature.
 func (t *Trusted) prove(chain []*x509.Certificate, fingerprint pki.Digest) []claim {
 	all, presented := t.all.Load(), chain[1:min(len(chain), 1+maxPresented)]
-	if p := t.proofs.get(fingerprint); p != nil && p.all == all && p.of(presented) {
+	sent := digestOf(presented)
+	if p := t.proofs.get(fingerprint); p != nil && p.all == all && p.presented == sent {
 		return p.claims
 	}
 	claims := all.claims(chain[0], presented)
-	if len(claims) > 0 {
-		t.proofs.put(fingerprint, &proof{all: all, presented: presented, claims: claims})
+	if slices.ContainsFunc(claims, func(c claim) bool { return c.removed.IsZero() && c.m.spec.Kind == pki.KindCA }) {
+		t.proofs.put(fingerprint, &proof{all: all, presented: sent, claims: claims})
 	}
 	return claims
 }
@@ -107,29 +111,6 @@ func (t *Trusted) refuse(id pki.Identity, at time.Time) (code, reason string) {
 		return "", ""
 	}
 	return m.askLists(id, at)
-}
-
-// GoodFingerprint says whether a certificate would be accepted of which nothing
-// is left but the fingerprint, as a boot's grant has it. It knows the last few
-// thousand that were presented since Open: known is false for any other.
-func (t *Trusted) GoodFingerprint(fingerprint pki.Digest, at time.Time) (known bool, err error) {
-	p := t.proofs.get(fingerprint)
-	if p == nil {
-		return false, nil
-	}
-	all := t.all.Load()
-	for i := range p.claims {
-		c := &p.claims[i]
-		code, reason := pki.CodeRevoked, all.epitaph(c.id)
-		if all.number(c.m.id) == c.m {
-			_, code, reason = c.judge(at)
-		}
-		if code == "" {
-			return true, nil
-		}
-		err = &pki.Refusal{Code: code, Reason: reason, Identity: c.id}
-	}
-	return true, err
 }
 
 // epitaph is the reason why an identity's entry is not there.
