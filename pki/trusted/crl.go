@@ -38,6 +38,20 @@ type list struct {
 // once: it might be of any age.
 func (l *list) stale(at time.Time) bool { return l.next.IsZero() || at.After(l.next) }
 
+// with returns the list with more serial numbers on it.
+func (l *list) with(more map[string]struct{}) *list {
+	longer := *l
+	longer.revoked = maps.Clone(l.revoked)
+	maps.Copy(longer.revoked, more)
+	return &longer
+}
+
+// maxAhead is how far an authority's clock may be ahead of ours: a time zone
+// taken for another, and an hour.
+const maxAhead = 25 * time.Hour
+
+func fromTheFuture(this, now time.Time) bool { return this.After(now.Add(maxAhead)) }
+
 // olderThan goes by the second in which a list was made, and within it by its
 // number.
 func (l *list) olderThan(other *list) bool {
@@ -136,7 +150,7 @@ func (l *list) endReason() string {
 // parseLists reads a file with revocation lists, in PEM or DER, of which at
 // least one must be of one of the issuers. One that is theirs by its name but
 // not by its signature spoils all.
-func parseLists(data []byte, issuers []*x509.Certificate) (lists, error) {
+func parseLists(data []byte, issuers []*x509.Certificate, now time.Time) (lists, error) {
 	if len(data) > maxCRL {
 		return nil, fmt.Errorf("it is larger than %d bytes", maxCRL)
 	}
@@ -150,7 +164,7 @@ func parseLists(data []byte, issuers []*x509.Certificate) (lists, error) {
 		if err != nil {
 			return nil, fmt.Errorf("list %d is damaged: %w", i+1, err)
 		}
-		if err := found.take(crl, entries, issuers); errors.Is(err, errForeign) {
+		if err := found.take(crl, entries, issuers, now); errors.Is(err, errForeign) {
 			foreign = crl.Issuer.String()
 		} else if err != nil {
 			return nil, fmt.Errorf("list %d, of %.120q: %w", i+1, crl.Issuer.String(), err)
@@ -190,13 +204,13 @@ var errForeign = errors.New("it is the list of another authority")
 
 // take enters a list for the one of the issuers that made it. Several may have
 // its name, with different keys.
-func (ls lists) take(crl *x509.RevocationList, entries []byte, issuers []*x509.Certificate) error {
+func (ls lists) take(crl *x509.RevocationList, entries []byte, issuers []*x509.Certificate, now time.Time) error {
 	result := errForeign
 	for _, c := range issuers {
 		if !bytes.Equal(c.RawSubject, crl.RawIssuer) {
 			continue
 		}
-		err := checkList(crl, c)
+		err := checkList(crl, c, now)
 		if err != nil {
 			if errors.Is(result, errForeign) {
 				result = err
@@ -217,7 +231,10 @@ func (ls lists) take(crl *x509.RevocationList, entries []byte, issuers []*x509.C
 
 // checkList refuses forged lists, and those that do not speak for all of the
 // issuer's certificates.
-func checkList(crl *x509.RevocationList, issuer *x509.Certificate) error {
+func checkList(crl *x509.RevocationList, issuer *x509.Certificate, now time.Time) error {
+	if fromTheFuture(crl.ThisUpdate, now) {
+		return fmt.Errorf("it was made at %s, which is yet to come: it would outlast all lists until then; set the authority's clock, or this one's", stamp(crl.ThisUpdate))
+	}
 	if crl.SignatureAlgorithm == x509.SHA1WithRSA || crl.SignatureAlgorithm == x509.ECDSAWithSHA1 {
 		return errors.New("it is signed with SHA-1, which is not accepted")
 	}
@@ -247,15 +264,20 @@ func newList(crl *x509.RevocationList, entries []byte) (*list, error) {
 }
 
 // merge returns the lists with newer ones put in. One that is older than what
-// is there is refused: whoever can replay it could undo a revocation.
-func (ls *lists) merge(newer lists) (*lists, error) {
+// is there is refused: whoever can replay it could undo a revocation. If its
+// number is the higher one all the same, one of the two was made by a wrong
+// clock, and what either revokes is revoked.
+func (ls *lists) merge(newer lists, now time.Time) (*lists, error) {
 	merged, err := maps.Clone(*ls), error(nil)
 	if merged == nil {
 		merged = lists{}
 	}
 	for issuer, l := range newer {
 		former, ok := merged[issuer]
-		if ok && l.olderThan(former) {
+		if ok && l.olderThan(former) && !fromTheFuture(former.this, now) {
+			if l.number != nil && former.number != nil && l.number.Cmp(former.number) > 0 {
+				merged[issuer] = former.with(l.revoked)
+			}
 			err = fmt.Errorf("the list of %s is of %s, and one of %s was seen already: the newer one goes on", l.issuer, stamp(l.this), stamp(former.this))
 			continue
 		}

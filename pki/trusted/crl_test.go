@@ -526,3 +526,49 @@ func TestRunReadsFilesThatChange(t *testing.T) {
 	_, err := tr.Verify(chain(bad), start)
 	require.Equal(t, pki.CodeRevoked, codeOf(t, err))
 }
+
+// TestT12_ListsFromTheFuture would hide every list until then.
+func TestT12_ListsFromTheFuture(t *testing.T) {
+	root := newCA(t, "corp", nothing)
+	bad := root.issue("bad", nothing)
+	list := func(number int64, this time.Time, revoked ...*x509.Certificate) []byte {
+		return root.crlWith(func(l *x509.RevocationList) {
+			l.Number, l.ThisUpdate, l.NextUpdate = big.NewInt(number), this, this.Add(3650*day)
+			for _, c := range revoked {
+				l.RevokedCertificateEntries = append(l.RevokedCertificateEntries, x509.RevocationListEntry{SerialNumber: c.SerialNumber, RevocationTime: start})
+			}
+		})
+	}
+	for name, tt := range map[string]struct {
+		ahead time.Duration // of the second list
+		clock time.Duration // of ours, when it is read
+		fault string
+	}{
+		"refused":                   {26 * time.Hour, 0, "which is yet to come"},
+		"taken by a clock as wrong": {3650 * day, 3650 * day, ""},
+		"not so far":                {20 * time.Hour, 0, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			tr := w.open()
+			mustAdd(t, tr, w.withCRL("corp", "", list(1, start), root.cert))
+			w.add(tt.clock)
+			w.file("corp.crl", list(2, start.Add(tt.ahead)))
+			tr.poll(t.Context())
+			require.Equal(t, tt.fault != "", strings.Contains(strings.Join(tr.List()[0].Faults, "; "), tt.fault) && tt.fault != "")
+			w.add(-tt.clock)
+			_, err := tr.Verify(chain(bad), start)
+			require.NoError(t, err)
+
+			w.file("corp.crl", list(3, start.Add(time.Second), bad))
+			again := w.open()
+			tr.poll(t.Context())
+			for _, tr := range []*Trusted{tr, again} {
+				_, err = tr.Verify(chain(bad), start)
+				require.Equal(t, pki.CodeRevoked, codeOf(t, err))
+				_, err = tr.Verify(chain(root.issue("good", nothing)), start)
+				require.NoError(t, err)
+			}
+		})
+	}
+}

@@ -109,7 +109,7 @@ func TestOpenSSLAuthority(t *testing.T) {
 	require.Contains(t, string(out), "certificate revoked")
 
 	openssl("crl", "-in", "ca.crl", "-outform", "DER", "-out", "ca.der")
-	found, err := parseLists([]byte(read("ca.der")), tr.all.Load().live[0].certs)
+	found, err := parseLists([]byte(read("ca.der")), tr.all.Load().live[0].certs, tr.cfg.Now())
 	require.NoError(t, err)
 	require.Len(t, found, 1)
 }

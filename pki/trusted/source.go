@@ -203,15 +203,15 @@ func (t *Trusted) took(ctx context.Context, m *member, data []byte, err error) {
 func (t *Trusted) useLists(m *member, data []byte) (changed bool, err error) {
 	t.parsing.Lock()
 	defer t.parsing.Unlock()
-	newer, err := parseLists(data, m.certs)
+	newer, err := parseLists(data, m.certs, t.cfg.Now())
 	if err != nil {
 		return false, err
 	}
 	before := m.lists.Load()
-	merged, err := before.merge(newer)
+	merged, err := before.merge(newer, t.cfg.Now())
 	for issuer, l := range *merged {
 		former, ok := (*before)[issuer]
-		changed = changed || !ok || !bytes.Equal(former.raw, l.raw)
+		changed = changed || !ok || !bytes.Equal(former.raw, l.raw) || len(former.revoked) != len(l.revoked)
 	}
 	if changed {
 		m.lists.Store(merged)
