@@ -90,6 +90,7 @@ func TestAddNamesEveryFault(t *testing.T) {
 		{"a machine as authority", caSpec("new", leaf), "pem", "register it as a pin"},
 		{"may not sign", caSpec("new", newCA(t, "x", func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageCRLSign }).cert), "pem", "may not sign certificates"},
 		{"unknown extension", caSpec("new", newCA(t, "x", odd).cert), "pem", "critical extension that is not understood: 1.2.3"},
+		{"name constraints of another form", caSpec("new", newCA(t, "x", withDirectoryName).cert), "pem", "form that is not understood (4)"},
 		{"expired authority", caSpec("new", newCA(t, "x", lives(start.Add(-2*day), start.Add(-day))).cert), "pem", "expired at 2026-09-30 12:00:00"},
 		{"foreign intermediate", caSpec("new", root.cert, sub.cert, orphan.cert), "pem", `"CN=orphan" names another of the certificates as its issuer, which did not sign it`},
 		{"weak key", caSpec("new", root.subWith(weak, "x", nothing).cert), "pem", "rsa key of 1024 bits"},

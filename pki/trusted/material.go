@@ -117,6 +117,9 @@ func checkAuthority(e *Invalid, text string, now time.Time) material {
 		case len(c.UnhandledCriticalExtensions) > 0:
 			e.add("pem", "%s has a critical extension that is not understood: %s", name, c.UnhandledCriticalExtensions[0])
 		}
+		if err := checkConstraints(c); err != nil {
+			e.add("pem", "%s %s", name, err)
+		}
 		if m.isAnchor(e, c) {
 			m.anchors = append(m.anchors, c)
 		}

@@ -42,6 +42,12 @@ func checkPath(path []*x509.Certificate) (code, reason string) {
 	at, until := leaf.NotBefore, leaf.NotAfter
 	roots, intermediates := x509.NewCertPool(), x509.NewCertPool()
 	for i, c := range path[1:] {
+		if err := checkConstraints(c); err != nil {
+			return pki.CodeNotAllowed, fmt.Sprintf("%s, which issued it, %s", nameOf(c), err)
+		}
+		if cn := outsideOf(c, leaf); cn != "" {
+			return pki.CodeNotAllowed, fmt.Sprintf("the name constraints of %s forbid its common name %.120q", nameOf(c), cn)
+		}
 		if at.Before(c.NotBefore) {
 			at = c.NotBefore
 		}

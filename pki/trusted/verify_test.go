@@ -28,6 +28,14 @@ func lives(from, until time.Time) func(*x509.Certificate) {
 	return func(c *x509.Certificate) { c.NotBefore, c.NotAfter = from, until }
 }
 
+// withDirectoryName permits subjects with O=Rack9 only, and does not say that it
+// matters.
+func withDirectoryName(c *x509.Certificate) {
+	c.ExtraExtensions = []pkix.Extension{{Id: asn1.ObjectIdentifier{2, 5, 29, 30}, Value: []byte{
+		0x30, 0x18, 0xa0, 0x16, 0x30, 0x14, 0xa4, 0x12, 0x30, 0x10, 0x31, 0x0e, 0x30, 0x0c, 0x06, 0x03, 0x55, 0x04, 0x0a, 0x0c, 0x05, 'R', 'a', 'c', 'k', '9',
+	}}}
+}
+
 // TestT13_VerifyAuthority has a reason for every refusal. Nothing about who may
 // boot depends on what the client calls itself, or sends behind its leaf.
 func TestT13_VerifyAuthority(t *testing.T) {
@@ -40,6 +48,7 @@ func TestT13_VerifyAuthority(t *testing.T) {
 	bounded := root.sub("corp bounded", func(c *x509.Certificate) {
 		c.PermittedDNSDomains, c.PermittedDNSDomainsCritical = []string{"rack1.example.net"}, true
 	})
+	directory := root.sub("corp directory", withDirectoryName)
 	short := root.sub("corp short", func(c *x509.Certificate) { c.MaxPathLenZero = true })
 	below := short.sub("corp below", nothing)
 	ending := root.sub("corp ending", lives(start.Add(-day), start.Add(day)))
@@ -105,6 +114,12 @@ func TestT13_VerifyAuthority(t *testing.T) {
 		{"the root's name constraints", chain(narrow.issue("m", names("a.example.net"))), start, "", "narrow", ""},
 		{"the root's name constraints violated", chain(narrow.issue("m", names("a.example.com"))), start, pki.CodeNotAllowed, "narrow", "name constraints"},
 		{"the root's name constraints violated by another name", chain(narrow.issue("m", func(c *x509.Certificate) { c.EmailAddresses = []string{"ops@example.org"} })), start, pki.CodeNotAllowed, "narrow", "name constraints"},
+		{"the intermediate's name constraints, and a common name", chain(bounded.issue("A.rack1.example.net", nothing), bounded.cert), start, "", "corp", ""},
+		{"the intermediate's name constraints violated by the common name", chain(bounded.issue("a.rack2.example.net", nothing), bounded.cert), start, pki.CodeNotAllowed, "corp", `forbid its common name "a.rack2.example.net"`},
+		{"the intermediate's name constraints violated by the common name alone", chain(bounded.issue("a.rack2.example.net", names("a.rack1.example.net")), bounded.cert), start, pki.CodeNotAllowed, "corp", "forbid its common name"},
+		{"the root's name constraints violated by the common name", chain(narrow.issue("a.example.com", nothing)), start, pki.CodeNotAllowed, "narrow", "forbid its common name"},
+		{"the root's name constraints, and a common name", chain(narrow.issue("a.example.net", nothing)), start, "", "narrow", ""},
+		{"name constraints of a form that nobody asks about", chain(directory.issue("m", nothing), directory.cert), start, pki.CodeNotAllowed, "corp", "form that is not understood (4)"},
 		{"path too long", chain(below.issue("m", nothing), below.cert, short.cert), start, pki.CodeUnknownCA, "corp", "path length"},
 		{"issued by a machine", chain(machine.issue("x", nothing), machine.cert), start, pki.CodeUnknownCA, "", ""},
 		{"the authority itself", chain(root.cert), start, pki.CodeWrongUsage, "corp", "an authority's own"},
