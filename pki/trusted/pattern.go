@@ -67,6 +67,9 @@ func (p pattern) check(rest string) error {
 // matches reports whether one of the certificate's values fits.
 func (p pattern) matches(c *x509.Certificate) bool {
 	for _, v := range p.values(c) {
+		if strings.ContainsFunc(v, unicode.IsControl) {
+			continue // who reads it elsewhere may see another name
+		}
 		if p.fold {
 			v = lower(v)
 		}

@@ -14,7 +14,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-func TestPatterns(t *testing.T) {
+func TestT13_Patterns(t *testing.T) {
 	link, err := url.Parse("spiffe://corp/rack1/Node")
 	require.NoError(t, err)
 	name := func(n int, v any) pkix.AttributeTypeAndValue {
@@ -34,6 +34,15 @@ func TestPatterns(t *testing.T) {
 		p, err := parsePattern(text)
 		require.NoError(t, err, text)
 		require.Equal(t, want, p.matches(cert), text)
+	}
+	odd := &x509.Certificate{
+		Subject:  pkix.Name{Names: []pkix.AttributeTypeAndValue{name(3, "node-\x00evil"), name(3, "node-\u0085")}},
+		DNSNames: []string{"evil.example.org\x00.rack1.example.net"}, EmailAddresses: []string{"a\n@example.net"},
+	}
+	for _, text := range []string{"CN=node-*", "DNS:*.rack1.example.net", "EMAIL:*@example.net"} {
+		p, err := parsePattern(text)
+		require.NoError(t, err)
+		require.False(t, p.matches(odd), "a name with control characters is none: %s", text)
 	}
 	p, err := parsePattern("CN=*")
 	require.NoError(t, err)

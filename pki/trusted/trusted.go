@@ -38,8 +38,8 @@ type Config struct {
 	// Now is the clock; nil: time.Now.
 	Now func() time.Time
 	// Fetch gets revocation lists by URL; nil: a client that follows no
-	// redirect to another host, uses no proxy and doesn't speak to this host
-	// itself nor to link-local addresses.
+	// redirect to another host, uses no proxy and doesn't speak to loopback or
+	// link-local addresses.
 	Fetch *http.Client
 }
 
