@@ -21,7 +21,7 @@ func ParseArch(s string) (Arch, error) {
 	case "arm64":
 		return ARM64, nil
 	}
-	return "", fmt.Errorf("architecture %.40q is not known: want x86_64, i386 or arm64", s)
+	return "", fmt.Errorf("architecture %s is not known: want x86_64, i386 or arm64", Excerpt(s, 40))
 }
 
 // Platform is the kind of firmware as iPXE's ${platform} names it.
@@ -39,5 +39,5 @@ func ParsePlatform(s string) (Platform, error) {
 	case EFI, BIOS:
 		return p, nil
 	}
-	return "", fmt.Errorf("platform %.40q is not known: want efi or pcbios", s)
+	return "", fmt.Errorf("platform %s is not known: want efi or pcbios", Excerpt(s, 40))
 }

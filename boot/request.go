@@ -46,7 +46,7 @@ func ParseRequest(q url.Values) (Request, error) {
 	}
 	if s := q.Get("ip"); s != "" {
 		if r.IP, err = netip.ParseAddr(s); err != nil || r.IP.Zone() != "" {
-			return Request{}, fmt.Errorf("ip %.40q is not an address", s)
+			return Request{}, fmt.Errorf("ip %s is not an address", Excerpt(s, 40))
 		}
 	}
 	return r, nil
@@ -58,7 +58,7 @@ func ParseRequest(q url.Values) (Request, error) {
 func ParseUUID(s string) (string, error) {
 	u, err := uuid.Parse(s)
 	if err != nil || len(s) != 36 {
-		return "", fmt.Errorf("uuid %.40q is not a UUID like 4c4c4544-0042-3510-8052-b4c04f564433", s)
+		return "", fmt.Errorf("uuid %s is not a UUID like 4c4c4544-0042-3510-8052-b4c04f564433", Excerpt(s, 40))
 	}
 	if u == uuid.Nil {
 		return "", fmt.Errorf("uuid is all zero: set one in the machine's firmware")
@@ -71,7 +71,7 @@ func ParseUUID(s string) (string, error) {
 func ParseMAC(s string) (string, error) {
 	m, err := net.ParseMAC(s)
 	if err != nil || len(m) != 6 {
-		return "", fmt.Errorf("mac %.40q is not a 48-bit MAC address", s)
+		return "", fmt.Errorf("mac %s is not a 48-bit MAC address", Excerpt(s, 40))
 	}
 	return m.String(), nil
 }

@@ -381,3 +381,26 @@ func TestT07_OneIPv6NetworkCountsAsOneAddress(t *testing.T) {
 		require.Equal(t, want, network(netip.MustParseAddr(addr)).String())
 	}
 }
+
+// TestT19_TokensAreNotCutInHalf puts them where a message would end: what is
+// taken for a token is taken out of events by its length.
+func TestT19_TokensAreNotCutInHalf(t *testing.T) {
+	w := start(t)
+	w.who.give(pki.KindURL, "chain", chainToken, time.Time{}, "https")
+	c := w.client(client{})
+	_, err := tls.Dial("tcp", w.secure, &tls.Config{ServerName: strings.Repeat("a", 37) + "." + testToken, InsecureSkipVerify: true})
+	require.Error(t, err)
+	w.event(boot.StageTLS, "no server has the name")
+	a := w.do(c, http.MethodGet, "https://boot.test/chain/"+chainToken+"/ipxe/images/"+strings.Repeat("y", 70)+"/z/chain/"+testToken)
+	require.Equal(t, http.StatusNotFound, a.status)
+	a = w.do(c, http.MethodGet, "https://boot.test/chain/"+chainToken+"/ipxe/boot?mac=52-54-00-00-00-01&arch=x86_64&platform=efi&uuid="+testToken)
+	require.Equal(t, http.StatusOK, a.status, "the console tells")
+	require.NotContains(t, a.body, testToken[:20])
+	w.event(boot.StageScript, "is not a UUID")
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, e := range w.events {
+		require.NotContains(t, e.Error+e.Detail, testToken[:20])
+		require.NotContains(t, strings.ToLower(e.Error+e.Detail), strings.ToLower(testToken[:20]))
+	}
+}

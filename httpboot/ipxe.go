@@ -122,7 +122,7 @@ func (s *Server) image(w http.ResponseWriter, req *http.Request, rest string, by
 	name, file, _ := strings.Cut(rest, "/")
 	f, ok := s.Site.Image(name, file)
 	if !ok {
-		return refuse(http.StatusNotFound, "no-such-image", fmt.Errorf("no image file %.120q", rest))
+		return refuse(http.StatusNotFound, "no-such-image", fmt.Errorf("no image file %s", boot.Excerpt(rest, 120)))
 	}
 	e.Name = name + "/" + file
 	if f.Kernel {

@@ -16,6 +16,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/nestboot/nestboot/boot"
 )
 
 // Limits of a connection (T7, T8).
@@ -182,7 +184,7 @@ func (s *Server) named(role Role, h hostHandler) handler {
 		host, ok := s.Site.Hosts(sni)
 		anyAddress := sni == "" && net.ParseIP(strings.Trim(asked, "[]")) != nil
 		if !ok || host.Role != role || asked != host.Name && !anyAddress {
-			return refuse(http.StatusMisdirectedRequest, "misdirected", fmt.Errorf("host %.80q was asked for on a connection to %.80q", asked, sni))
+			return refuse(http.StatusMisdirectedRequest, "misdirected", fmt.Errorf("host %s was asked for on a connection to %s", boot.Excerpt(asked, 80), boot.Excerpt(sni, 80)))
 		}
 		return h(w, req, host)
 	}

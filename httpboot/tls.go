@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -135,7 +134,7 @@ func (s *Server) handshake(ctx context.Context, raw net.Conn, f *front) {
 			hello = h
 			host, ok := s.Site.Hosts(strings.ToLower(h.ServerName))
 			if to = f.hosts[host.Role]; !ok || to == nil {
-				return nil, fmt.Errorf("no server has the name %.80q", h.ServerName)
+				return nil, fmt.Errorf("no server has the name %s", boot.Excerpt(h.ServerName, 80))
 			}
 			role = host.Role
 			return f.config(host), nil
@@ -163,7 +162,7 @@ func (s *Server) recordTLS(role Role, hello *tls.ClientHelloInfo, c *tls.Conn, s
 		return
 	}
 	e := boot.Event{Stage: boot.StageTLS, Addr: remoteAddr(c), Duration: s.Now().Sub(start)}
-	e.Name = strings.Trim(strconv.QuoteToASCII(hello.ServerName[:min(len(hello.ServerName), maxName)]), `"`)
+	e.Name = strings.Trim(boot.Excerpt(hello.ServerName, maxName), `"`)
 	if err != nil {
 		e.Code, e.Error = "tls-failed", explainTLS(err)
 	} else {
@@ -178,7 +177,7 @@ const maxName = 253
 func describeTLS(state tls.ConnectionState) string {
 	client := "no client certificate"
 	if len(state.PeerCertificates) > 0 {
-		client = fmt.Sprintf("certificate of %.60q", state.PeerCertificates[0].Subject.CommonName)
+		client = fmt.Sprintf("certificate of %s", boot.Excerpt(state.PeerCertificates[0].Subject.CommonName, 60))
 	}
 	return fmt.Sprintf("%s, %s, %s", tls.VersionName(state.Version), tls.CipherSuiteName(state.CipherSuite), client)
 }

@@ -24,7 +24,7 @@ func (s *Server) plain(w http.ResponseWriter, req *http.Request) error {
 		return s.artifact(w, req, strings.TrimPrefix(path, "/"))
 	}
 	if !hostForm.MatchString(req.Host) { // it goes into a script
-		return refuse(http.StatusBadRequest, "bad-host", fmt.Errorf("host %.80q", req.Host))
+		return refuse(http.StatusBadRequest, "bad-host", fmt.Errorf("host %s", boot.Excerpt(req.Host, 80)))
 	}
 	return s.chain(w, req, rest, "http://"+req.Host)
 }
