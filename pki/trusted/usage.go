@@ -25,6 +25,9 @@ func checkUsage(leaf *x509.Certificate) (code, reason string) {
 	case len(leaf.UnhandledCriticalExtensions) > 0:
 		return pki.CodeWrongUsage, fmt.Sprintf("it has a critical extension that is not understood: %s", leaf.UnhandledCriticalExtensions[0])
 	}
+	if err := checkKey(leaf); err != nil { // with some no handshake could end
+		return pki.CodeWrongUsage, "it " + err.Error()
+	}
 	return "", ""
 }
 

@@ -1,6 +1,10 @@
 package trusted
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -71,6 +75,11 @@ func TestT13_VerifyAuthority(t *testing.T) {
 	limited.ExpiresAt = new(start.Add(30 * day))
 	mustAdd(t, tr, limited)
 
+	small, err := rsa.GenerateKey(rand.Reader, 1024)
+	require.NoError(t, err)
+	p224, err := ecdsa.GenerateKey(elliptic.P224(), rand.Reader)
+	require.NoError(t, err)
+
 	tests := []struct {
 		name  string
 		chain []*x509.Certificate
@@ -120,6 +129,8 @@ func TestT13_VerifyAuthority(t *testing.T) {
 		{"the root's name constraints violated by the common name", chain(narrow.issue("a.example.com", nothing)), start, pki.CodeNotAllowed, "narrow", "forbid its common name"},
 		{"the root's name constraints, and a common name", chain(narrow.issue("a.example.net", nothing)), start, "", "narrow", ""},
 		{"name constraints of a form that nobody asks about", chain(directory.issue("m", nothing), directory.cert), start, pki.CodeNotAllowed, "corp", "form that is not understood (4)"},
+		{"a short rsa key", chain(sub.issueWith(small, "m", nothing)), start, pki.CodeWrongUsage, "corp", "rsa key of 1024 bits: want 2048"},
+		{"a curve that no handshake has", chain(sub.issueWith(p224, "m", nothing)), start, pki.CodeWrongUsage, "corp", "P-224"},
 		{"path too long", chain(below.issue("m", nothing), below.cert, short.cert), start, pki.CodeUnknownCA, "corp", "path length"},
 		{"issued by a machine", chain(machine.issue("x", nothing), machine.cert), start, pki.CodeUnknownCA, "", ""},
 		{"the authority itself", chain(root.cert), start, pki.CodeWrongUsage, "corp", "an authority's own"},
