@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/nestboot/nestboot/artifact"
 	"github.com/nestboot/nestboot/pki"
 	"github.com/nestboot/nestboot/pki/links"
 )
@@ -57,6 +58,7 @@ func (a *API) explain(w http.ResponseWriter, req *http.Request, path []string) e
 	var in struct {
 		Certificate string `json:"certificate"`
 		Token       string `json:"token"`
+		Over        string `json:"over"` // "https" or "http"; empty: whichever the token is good over
 	}
 	if err := decodeFields(body, &in); err != nil {
 		return err
@@ -65,7 +67,7 @@ func (a *API) explain(w http.ResponseWriter, req *http.Request, path []string) e
 	case (in.Certificate == "") == (in.Token == ""):
 		return invalid("certificate", "want either a certificate or a token")
 	case in.Token != "":
-		return answer(w, a.explainToken(in.Token, a.Now()))
+		return answer(w, a.explainToken(in.Token, in.Over, a.Now()))
 	}
 	chain, err := readChain(in.Certificate)
 	if err != nil {
@@ -87,13 +89,23 @@ func (a *API) explainChain(chain []*x509.Certificate, at time.Time) explanation 
 	return e
 }
 
-func (a *API) explainToken(token string, at time.Time) explanation {
+func (a *API) explainToken(token, over string, at time.Time) explanation {
 	e := explanation{Steps: append([]pki.Step{}, a.Links.Explain(token, at)...)}
 	for _, kind := range []pki.Kind{links.Chain, links.UEFI} {
-		for _, over := range []string{links.HTTPS, links.HTTP} { // it is good over one of them, or not at all
-			if id, _, err := a.Links.Find(kind, token, over, at); err == nil {
+		for _, protocol := range []string{links.HTTPS, links.HTTP} { // it is good over one of them, or not at all
+			if over != "" && over != protocol {
+				continue
+			}
+			id, link, err := a.Links.Find(kind, token, protocol, at)
+			var r *pki.Refusal
+			switch {
+			case err == nil && a.refuseSet(&e, link):
+				return e
+			case err == nil:
 				e.Identity = newIdentityView(id)
 				return e
+			case over != "" && errors.As(err, &r) && r.Code == pki.CodeNotAllowed:
+				e.Steps = append(e.Steps, pki.Step{Rule: "protocol", Code: r.Code, Reason: r.Reason})
 			}
 		}
 	}
@@ -114,6 +126,26 @@ func (a *API) explainToken(token string, at time.Time) explanation {
 		}
 	}
 	return e
+}
+
+// refuseSet adds why a URL opens no file of its set just now, if that is so.
+func (a *API) refuseSet(e *explanation, link links.Link) bool {
+	if link.Set == 0 {
+		return false
+	}
+	set, ok := a.Artifacts.Get(link.Set)
+	switch {
+	case !ok || set.Status == artifact.Deleting:
+		e.Code, e.Reason = pki.CodeRevoked, "its set was deleted"
+	case set.Status == artifact.Expired:
+		e.Code, e.Reason = artifact.CodeExpired, "set "+set.Spec.Name+" has expired"
+	case set.Status == artifact.Failed:
+		e.Code, e.Reason = artifact.CodeFault, "set "+set.Spec.Name+" cannot be assembled: nestctl artifact show "+set.Spec.Name
+	default:
+		return false
+	}
+	e.Steps = append(e.Steps, pki.Step{Rule: "set", Code: e.Code, Reason: e.Reason})
+	return true
 }
 
 // maxChain is how many certificates a client may show.

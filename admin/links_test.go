@@ -5,8 +5,13 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/nestboot/nestboot/artifact"
+	"github.com/nestboot/nestboot/pki"
+	"github.com/nestboot/nestboot/pki/links"
 )
 
 const chainPath = base + "/ipxe_chain_urls"
@@ -126,4 +131,25 @@ func TestDeletingASetRevokesItsURLs(t *testing.T) {
 	require.Equal(t, 200, status)
 	require.Empty(t, a.Links.OfSet(1))
 	require.Len(t, a.Links.OfSet(2), 1)
+}
+
+// TestT13_ExplainSaysWhatTheListenerWould of a URL whose set has ended, and of
+// one that is asked over the other protocol.
+func TestT13_ExplainSaysWhatTheListenerWould(t *testing.T) {
+	a, srv := start(t, someBases(t))
+	end := time.Now().Add(4 * time.Second).UTC().Format(time.RFC3339Nano)
+	status, got := ask(t, srv, http.MethodPost, setsPath, `{"name":"rack1","expires_at":"`+end+`"}`)
+	require.Equal(t, 201, status, got)
+	status, got = ask(t, srv, http.MethodPost, setsPath+"/1/uefi_http_boot_urls", `{"name":"dc1","expires_at":null,"protocols":"https_only"}`)
+	require.Equal(t, 201, status, got)
+	token := a.Links.Token(a.Links.List(links.UEFI)[0]).Encode()
+	explain := func(over string) (e struct{ Code, Reason string }) {
+		status, got := ask(t, srv, http.MethodPost, base+"/auth/explain", `{"token":"`+token+`","over":"`+over+`"}`)
+		require.Equal(t, 200, status, got)
+		require.NoError(t, json.Unmarshal([]byte(got), &e))
+		return e
+	}
+	require.Equal(t, pki.CodeNotAllowed, explain("http").Code)
+	require.Eventually(t, func() bool { return explain("https").Code == artifact.CodeExpired }, 20*time.Second, 50*time.Millisecond)
+	require.Equal(t, artifact.CodeExpired, explain("").Code)
 }

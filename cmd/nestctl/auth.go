@@ -81,7 +81,11 @@ func explainQuestion(stdin io.Reader, cert, token string) (map[string]string, er
 		}
 		token = strings.TrimSpace(string(line))
 	}
-	return map[string]string{"token": tokenOf(token)}, nil
+	question := map[string]string{"token": tokenOf(token)}
+	if over, _, ok := strings.Cut(token, "://"); ok {
+		question["over"] = strings.ToLower(over)
+	}
+	return question, nil
 }
 
 // tokenOf finds the token in a URL; what is no URL is a token.
