@@ -18,6 +18,7 @@ import (
 // Limits of a revocation list.
 const (
 	maxCRL   = 16 << 20 // bytes of a file or answer
+	largeCRL = 1 << 20  // what is larger is read one at a time
 	maxLists = 16       // in one file
 )
 

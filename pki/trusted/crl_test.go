@@ -1,6 +1,7 @@
 package trusted
 
 import (
+	"context"
 	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -14,6 +15,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -571,4 +573,28 @@ func TestT12_ListsFromTheFuture(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestT12_SmallListsDoNotWaitForLargeOnes has two large ones being read all the
+// time, of another entry and of none yet.
+func TestT12_SmallListsDoNotWaitForLargeOnes(t *testing.T) {
+	w := newWorld(t)
+	large, small := newCA(t, "large", nothing), newCA(t, "small", nothing)
+	bad := small.issue("bad", nothing)
+	tr := w.open()
+	mustAdd(t, tr, w.withCRL("large", "", large.crl(start), large.cert))
+	mustAdd(t, tr, w.withCRL("small", "", small.crl(start), small.cert))
+	other := tr.all.Load().live[0]
+	other.source.busy.Lock()
+	tr.parsing.Lock()
+	defer other.source.busy.Unlock()
+	defer tr.parsing.Unlock()
+	ctx, cancel := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	running.Go(func() { tr.Run(ctx) })
+	w.file("small.crl", small.crl(start.Add(time.Hour), bad))
+	acts := func() bool { _, err := tr.Verify(chain(bad), start); return err != nil }
+	require.Eventually(t, acts, 5*time.Second, 10*time.Millisecond)
+	cancel()
+	running.Wait()
 }

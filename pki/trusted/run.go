@@ -31,7 +31,12 @@ const (
 // what is left and returns.
 func (t *Trusted) Run(ctx context.Context) {
 	var loops sync.WaitGroup
-	loops.Go(func() { every(ctx, pollEvery, t.poll) })
+	loops.Go(func() {
+		every(ctx, pollEvery, func(ctx context.Context) {
+			t.readFiles(ctx, &loops) // none waits for a large one
+			t.tellStale(ctx)
+		})
+	})
 	loops.Go(func() { every(ctx, askEvery, t.askURLs) })
 	loops.Go(func() { every(ctx, writeEvery, t.upkeep) })
 	loops.Wait()
@@ -53,16 +58,22 @@ func every(ctx context.Context, period time.Duration, do func(context.Context)) 
 	}
 }
 
-// poll reads files that changed, and tells when a list has ended: its
-// machines' connections are to be closed.
-func (t *Trusted) poll(ctx context.Context) {
+// readFiles begins to read the files that changed.
+func (t *Trusted) readFiles(ctx context.Context, reading *sync.WaitGroup) {
+	for _, m := range t.all.Load().live {
+		if m.spec.CRL != nil && m.spec.CRL.File != "" {
+			reading.Go(func() { t.refreshFile(ctx, m) })
+		}
+	}
+}
+
+// tellStale tells when a list has ended: its machines' connections are to be
+// closed.
+func (t *Trusted) tellStale(ctx context.Context) {
 	now := t.cfg.Now()
 	for _, m := range t.all.Load().live {
 		if m.spec.CRL == nil {
 			continue
-		}
-		if m.spec.CRL.File != "" {
-			t.refreshFile(ctx, m)
 		}
 		stale := m.stale(now)
 		if stale && !m.wasStale {

@@ -83,9 +83,11 @@ func (t *Trusted) refresh(ctx context.Context, m *member) {
 }
 
 // refreshFile reads the file if it is another one than last time, or if it was
-// no good then and a minute has passed.
+// no good then and a minute has passed. Who finds it being read leaves.
 func (t *Trusted) refreshFile(ctx context.Context, m *member) {
-	m.source.busy.Lock()
+	if !m.source.busy.TryLock() {
+		return
+	}
 	defer m.source.busy.Unlock()
 	state, err := stat(m.spec.CRL.File)
 	if err == nil && state == m.source.seen && (m.source.failed() == nil || !m.source.due(t.cfg.Now())) {
@@ -201,8 +203,10 @@ func (t *Trusted) took(ctx context.Context, m *member, data []byte, err error) {
 
 // useLists enters what data holds, and reports whether it was not there yet.
 func (t *Trusted) useLists(m *member, data []byte) (changed bool, err error) {
-	t.parsing.Lock()
-	defer t.parsing.Unlock()
+	if len(data) > largeCRL {
+		t.parsing.Lock()
+		defer t.parsing.Unlock()
+	}
 	newer, err := parseLists(data, m.certs, t.cfg.Now())
 	if err != nil {
 		return false, err

@@ -55,7 +55,7 @@ type Trusted struct {
 	writing sync.Mutex       // held around what a change writes to the store
 	undo    map[int64]record // additions that failed, but of which the store may have the record
 
-	parsing sync.Mutex // one revocation list at a time: a large one takes its memory
+	parsing sync.Mutex // one large revocation list at a time: it takes its memory
 
 	mu  sync.Mutex // held while the catalogue is replaced
 	all atomic.Pointer[catalogue]

@@ -93,6 +93,14 @@ func (w *world) open() *Trusted {
 	return t
 }
 
+// poll does what Run does at each turn, and waits for it.
+func (t *Trusted) poll(ctx context.Context) {
+	var reading sync.WaitGroup
+	t.readFiles(ctx, &reading)
+	reading.Wait()
+	t.tellStale(ctx)
+}
+
 // file writes a file as others do: by renaming.
 func (w *world) file(name string, data []byte) string {
 	w.t.Helper()
