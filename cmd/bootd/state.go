@@ -2,6 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
+	"io/fs"
+	"log/slog"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -23,6 +27,7 @@ func (s *site) openState(ctx context.Context) (err error) {
 	if err := s.openVault(ctx); err != nil {
 		return err
 	}
+	warnOfLostStore(ctx, s.path("store"), s.path("pki"), s.log)
 	s.store, err = store.Open(ctx, store.Config{Dir: s.path("store"), Log: s.log, Reserve: s.cfg.Reserve << 20})
 	if err != nil {
 		return err
@@ -38,6 +43,18 @@ func (s *site) openState(ctx context.Context) (err error) {
 	}
 	s.org, err = inventory.Organization(ctx, s.store)
 	return err
+}
+
+// warnOfLostStore says so when there are keys but nothing of what was made with
+// them: bootd goes on as if it were new, and nobody it has let in before gets in.
+func warnOfLostStore(ctx context.Context, storeDir, keyDir string, log *slog.Logger) {
+	if _, err := os.Stat(keyDir); err != nil {
+		return // new indeed
+	}
+	if _, err := os.Stat(storeDir); errors.Is(err, fs.ErrNotExist) {
+		log.ErrorContext(ctx, "the store is gone while the keys are there: sets, machines and what was revoked are forgotten; "+
+			"stop bootd and restore it from a backup", "path", storeDir)
+	}
 }
 
 // openWho opens the ways in which machines prove who they are.
