@@ -109,9 +109,12 @@ var attempts = []struct {
 	}},
 	{"keep-alive", func(s *site, c shown, state string) string {
 		conn := s.dial(c, nil)
-		_, body := s.send(c, conn, c.small)
-		_, err := io.Copy(io.Discard, body)
+		res := s.send(c, conn, c.small)
+		_, err := io.Copy(io.Discard, res.Body)
 		require.NoError(s.t, err)
+		if res.Close { // certificates that have proved nothing are not kept
+			return fmt.Sprintf("%d and closed; %s", res.StatusCode, s.told(conn, 1))
+		}
 		at := s.enter(state, c)
 		if state == stateExpired || state == stateRevoked {
 			return s.dies(conn, conn, at, 1)
@@ -121,15 +124,15 @@ var attempts = []struct {
 	{"mid-download", func(s *site, c shown, state string) string {
 		conn := s.dial(c, nil)
 		s.forget()
-		status, body := s.send(c, conn, c.large)
-		if status != http.StatusOK {
-			return s.outcome(conn, status, body)
+		res := s.send(c, conn, c.large)
+		if res.StatusCode != http.StatusOK {
+			return s.outcome(conn, res)
 		}
 		at := s.enter(state, c)
 		if state == stateExpired || state == stateRevoked {
-			return s.dies(body, conn, at, 2)
+			return s.dies(res.Body, conn, at, 2)
 		}
-		return s.outcome(conn, status, body)
+		return s.outcome(conn, res)
 	}},
 }
 
@@ -164,7 +167,7 @@ func (s *site) dial(c shown, cache tls.ClientSessionCache) *tls.Conn {
 	return conn.(*tls.Conn)
 }
 
-func (s *site) send(c shown, conn *tls.Conn, path string) (status int, body io.Reader) {
+func (s *site) send(c shown, conn *tls.Conn, path string) *http.Response {
 	s.t.Helper()
 	require.NoError(s.t, conn.SetDeadline(time.Now().Add(20*time.Second)))
 	_, err := io.WriteString(conn, "GET "+path+" HTTP/1.1\r\nHost: "+c.host+"\r\n\r\n")
@@ -172,7 +175,7 @@ func (s *site) send(c shown, conn *tls.Conn, path string) (status int, body io.R
 	res, err := http.ReadResponse(bufio.NewReader(conn), nil)
 	require.NoError(s.t, err)
 	s.t.Cleanup(func() { _ = res.Body.Close() })
-	return res.StatusCode, res.Body
+	return res
 }
 
 // ask asks the small question and undoes the state.
@@ -180,17 +183,16 @@ func (s *site) ask(c shown, conn *tls.Conn) string {
 	s.t.Helper()
 	defer s.skew.Store(0)
 	s.forget()
-	status, body := s.send(c, conn, c.small)
-	return s.outcome(conn, status, body)
+	return s.outcome(conn, s.send(c, conn, c.small))
 }
 
 // outcome is how an answer ended and what was recorded.
-func (s *site) outcome(conn net.Conn, status int, body io.Reader) string {
+func (s *site) outcome(conn net.Conn, res *http.Response) string {
 	s.t.Helper()
 	defer s.skew.Store(0)
-	_, err := io.Copy(io.Discard, body)
+	_, err := io.Copy(io.Discard, res.Body)
 	require.NoError(s.t, err)
-	return fmt.Sprintf("%d; %s", status, s.told(conn, 1))
+	return fmt.Sprintf("%d; %s", res.StatusCode, s.told(conn, 1))
 }
 
 // dies demands that the connection ends within a second. Its client takes
