@@ -183,7 +183,9 @@ func (s *site) ask(c shown, conn *tls.Conn) string {
 	s.t.Helper()
 	defer s.skew.Store(0)
 	s.forget()
-	return s.outcome(conn, s.send(c, conn, c.small))
+	res := s.send(c, conn, c.small)
+	defer func() { _ = res.Body.Close() }() // read by then
+	return s.outcome(conn, res)
 }
 
 // outcome is how an answer ended and what was recorded.
