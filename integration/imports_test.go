@@ -25,6 +25,9 @@ var importTable = map[string][]string{
 	"ignition": {},
 	"store":    {},
 	"images":   {},
+	// Releases of systems: what is described, who signed it, how it gets here.
+	"images/release":   {},
+	"images/signature": {},
 	// ipxebuild's script is built by boot's script builder: one builder, one
 	// place where a word is checked.
 	"ipxebuild":          {"boot", "ipxebuild/bios", "ipxebuild/disk", "ipxebuild/single"},
