@@ -28,6 +28,7 @@ var importTable = map[string][]string{
 	// Releases of systems: what is described, who signed it, how it gets here.
 	"images/release":   {},
 	"images/signature": {},
+	"images/fetch":     {},
 	// ipxebuild's script is built by boot's script builder: one builder, one
 	// place where a word is checked.
 	"ipxebuild":          {"boot", "ipxebuild/bios", "ipxebuild/disk", "ipxebuild/single"},
