@@ -34,7 +34,21 @@ type File struct {
 	SHA256   string // hexadecimal
 	Modified time.Time
 	file     *os.File
+	// inode is when the inode changed last, of a Part. Unlike the time of
+	// modification nobody can set it back, and whoever takes a file out of a store
+	// changes it too.
+	inode time.Time
 }
+
+// Part is a file that lies in a store under its digest.
+type Part struct {
+	Name   string // last element of its URL
+	Path   string
+	SHA256 string // hexadecimal; what it must have
+}
+
+// ErrDamaged is a file that is not what its digest says.
+var ErrDamaged = errors.New("it is not what it was when it was stored")
 
 // Image is an image that can be served.
 type Image struct {
@@ -77,6 +91,52 @@ func Open(ctx context.Context, s Spec) (*Image, error) {
 	return img, nil
 }
 
+// OpenParts opens an image whose files lie in a store. Each is digested, and one
+// that has not its digest is ErrDamaged: nothing of it is served (T28).
+func OpenParts(ctx context.Context, name string, kernel Part, initrds []Part) (*Image, error) {
+	if err := CheckName(name); err != nil {
+		return nil, err
+	}
+	img := &Image{Name: name}
+	for i, p := range append([]Part{kernel}, initrds...) {
+		f, err := openPart(ctx, p)
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("image %s: %w", name, err), img.Close())
+		}
+		if i == 0 {
+			img.Kernel = f
+			continue
+		}
+		f.Name = fmt.Sprintf("%d-%s", i-1, f.Name)
+		img.Initrds = append(img.Initrds, f)
+	}
+	return img, nil
+}
+
+func openPart(ctx context.Context, p Part) (*File, error) {
+	f, err := openFile(ctx, p.Path, p.Name)
+	if err != nil {
+		return nil, err
+	}
+	if f.SHA256 != p.SHA256 {
+		return nil, errors.Join(fmt.Errorf("%s (%s): %w", p.Name, p.Path, ErrDamaged), f.file.Close())
+	}
+	st, err := f.file.Stat()
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("stat: %w", err), f.file.Close())
+	}
+	f.inode = inodeChanged(st)
+	return f, nil
+}
+
+func inodeChanged(st fs.FileInfo) time.Time {
+	sys, ok := st.Sys().(*syscall.Stat_t)
+	if !ok { // Linux has it
+		return st.ModTime()
+	}
+	return time.Unix(sys.Ctim.Unix())
+}
+
 // File returns the file of that name.
 func (i *Image) File(name string) (f *File, kernel, ok bool) {
 	if i.Kernel.Name == name {
@@ -92,7 +152,10 @@ func (i *Image) File(name string) (f *File, kernel, ok bool) {
 
 // Close closes the image's files.
 func (i *Image) Close() error {
-	err := i.Kernel.file.Close()
+	var err error
+	if i.Kernel != nil {
+		err = i.Kernel.file.Close()
+	}
 	for _, f := range i.Initrds {
 		err = errors.Join(err, f.file.Close())
 	}
@@ -105,7 +168,8 @@ func (f *File) Reader() (*io.SectionReader, error) {
 	if err != nil {
 		return nil, fmt.Errorf("stat %s: %w", f.file.Name(), err)
 	}
-	if now.Size() != f.Size || !now.ModTime().Equal(f.Modified) {
+	changed := now.Size() != f.Size || !now.ModTime().Equal(f.Modified)
+	if changed || !f.inode.IsZero() && !inodeChanged(now).Equal(f.inode) {
 		return nil, fmt.Errorf("%s was changed in place after it was digested: reload or restart bootd to take it as it is now", f.file.Name())
 	}
 	return io.NewSectionReader(f.file, 0, f.Size), nil
