@@ -30,6 +30,7 @@ var importTable = map[string][]string{
 	"images/signature": {},
 	"images/fetch":     {},
 	"images/depot":     {"images", "images/release", "images/signature"},
+	"images/pull":      {"images/depot", "images/fetch", "images/release", "images/signature"},
 	// ipxebuild's script is built by boot's script builder: one builder, one
 	// place where a word is checked.
 	"ipxebuild":          {"boot", "ipxebuild/bios", "ipxebuild/disk", "ipxebuild/single"},

@@ -89,6 +89,10 @@ func TestLargeResumes(t *testing.T) {
 	require.True(t, bytes.Equal(data, got))
 	require.Contains(t, m.Requests()[1], "bytes=", "only the rest was asked for")
 
+	asked := len(m.Requests())
+	require.NoError(t, site(t, m).Large(t.Context(), "image", to, 1<<30, nothing), "what is whole stays")
+	require.Len(t, m.Requests(), asked+1)
+
 	other := random(t, 1<<19)
 	m.Put("image", other)
 	require.NoError(t, site(t, m).Large(t.Context(), "image", to, 1<<30, nothing), "another file under the same name begins anew")

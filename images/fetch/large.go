@@ -98,6 +98,10 @@ func (d *download) try(ctx context.Context) error {
 	res, err := d.site.get(ctx, d.path, header)
 	var status *statusError
 	if errors.As(err, &status) && status.status == http.StatusRequestedRangeNotSatisfiable {
+		if status.contentRange == fmt.Sprintf("bytes */%d", d.done) { // all of it is here
+			d.progress(d.done, d.done)
+			return nil
+		}
 		if err := d.restart(""); err != nil {
 			return err
 		}

@@ -96,7 +96,7 @@ func (s *Site) get(ctx context.Context, path string, header http.Header) (*http.
 	case res.StatusCode == http.StatusNotFound || res.StatusCode == http.StatusGone:
 		err = fmt.Errorf("%s answers %d: %w", u, res.StatusCode, fs.ErrNotExist)
 	default:
-		err = &statusError{url: u.String(), status: res.StatusCode}
+		err = &statusError{url: u.String(), status: res.StatusCode, contentRange: res.Header.Get("Content-Range")}
 	}
 	_ = res.Body.Close() // only the error counts
 	return nil, err
@@ -104,8 +104,9 @@ func (s *Site) get(ctx context.Context, path string, header http.Header) (*http.
 
 // statusError is an answer that is neither a file nor its absence.
 type statusError struct {
-	url    string
-	status int
+	url          string
+	status       int
+	contentRange string // how long a file is that has not the range asked for
 }
 
 func (e *statusError) Error() string { return fmt.Sprintf("%s answers %d", e.url, e.status) }

@@ -1,0 +1,347 @@
+package pull
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/nestboot/nestboot/images/depot"
+	"github.com/nestboot/nestboot/images/fetch"
+	"github.com/nestboot/nestboot/images/release"
+	"github.com/nestboot/nestboot/images/signature"
+	"github.com/nestboot/nestboot/integration/mirror"
+)
+
+var (
+	day    = 24 * time.Hour
+	made   = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	now    = made.Add(300 * day)
+	kernel = bytes.Repeat([]byte("kernel"), 50_000)
+	initrd = bytes.Repeat([]byte("initrd"), 50_000)
+)
+
+// world is a mirror and an installation that pulls from it.
+type world struct {
+	*Puller
+	t      *testing.T
+	mirror *mirror.Mirror
+	maker  *mirror.Maker
+	told   []Progress
+}
+
+func newWorld(t *testing.T, describe func(*mirror.Maker) string) *world {
+	t.Helper()
+	w := &world{t: t, mirror: mirror.New(t), maker: mirror.NewMaker(t, made, 100*day)}
+	dir := t.TempDir()
+	described := filepath.Join(dir, "system.yaml")
+	require.NoError(t, os.WriteFile(described, []byte(describe(w.maker)), 0o600))
+	systems, err := release.Load([]string{described})
+	require.NoError(t, err)
+	d, err := depot.Open(depot.Config{Dir: filepath.Join(dir, "images"), InUse: func() []string { return nil }, Log: slog.New(slog.DiscardHandler), Now: func() time.Time { return now }})
+	require.NoError(t, err)
+	client, err := fetch.NewClient(fetch.Config{CA: w.mirror.CAFile, Mirrors: []string{w.mirror.URL}})
+	require.NoError(t, err)
+	t.Cleanup(client.Close)
+	w.Puller = &Puller{Depot: d, Client: client, Systems: systems, Now: func() time.Time { return now }}
+	return w
+}
+
+func (w *world) pull(ref string, change ...func(*Request)) (depot.Manifest, error) {
+	w.t.Helper()
+	r := Request{Ref: ref, Mirror: w.mirror.URL}
+	for _, f := range change {
+		f(&r)
+	}
+	return w.Pull(w.t.Context(), r, func(p Progress) { w.told = append(w.told, p) })
+}
+
+// nothing demands that nothing of a release can be seen.
+func (w *world) nothing() {
+	w.t.Helper()
+	list, err := w.Depot.List()
+	require.NoError(w.t, err)
+	require.Empty(w.t, list)
+}
+
+// served is what machines would get.
+func (w *world) served(m depot.Manifest) []string {
+	w.t.Helper()
+	img, _, err := w.Depot.Image(w.t.Context(), "lab", m.Ref)
+	require.NoError(w.t, err)
+	var out []string
+	r, err := img.Kernel.Reader()
+	require.NoError(w.t, err)
+	data, err := io.ReadAll(r)
+	require.NoError(w.t, err)
+	out = append(out, string(data))
+	for _, f := range img.Initrds {
+		r, err := f.Reader()
+		require.NoError(w.t, err)
+		data, err := io.ReadAll(r)
+		require.NoError(w.t, err)
+		out = append(out, string(data))
+	}
+	require.NoError(w.t, img.Close())
+	return out
+}
+
+func code(err error) string {
+	var r *signature.Refusal
+	if errors.As(err, &r) {
+		return r.Code
+	}
+	return ""
+}
+
+func TestPullFlatcar(t *testing.T) {
+	w := newWorld(t, mirror.FlatcarSystem)
+	w.mirror.Flatcar(w.maker, "4230.2.0", kernel, initrd, made.Add(day))
+	m, err := w.pull("flatcar:stable:current")
+	require.NoError(t, err)
+	require.Equal(t, "flatcar:stable:4230.2.0:x86_64", m.ID(), "current is resolved once, and not kept")
+	require.Contains(t, w.told[0].Text, "flatcar:stable is at 4230.2.0 now")
+	require.Equal(t, []string{"flatcar.first_boot=1"}, m.Args)
+	require.Equal(t, w.maker.Fingerprint(), m.Proof.Signed.Key)
+	require.Equal(t, []string{string(kernel), string(initrd)}, w.served(m))
+
+	before := len(w.mirror.Requests())
+	again, err := w.pull("flatcar:stable:4230.2.0")
+	require.NoError(t, err)
+	require.Equal(t, m, again)
+	require.Len(t, w.mirror.Requests(), before, "what is here is not fetched")
+}
+
+func TestPullDebian(t *testing.T) {
+	w := newWorld(t, mirror.DebianSystem)
+	w.mirror.Debian(w.maker, "20250803+deb13u2", kernel, initrd, made.Add(day))
+	m, err := w.pull("debian-installer:trixie:current")
+	require.NoError(t, err)
+	require.Equal(t, "debian-installer:trixie:20250803+deb13u2:x86_64", m.ID())
+	require.Equal(t, []string{string(kernel), string(initrd)}, w.served(m))
+}
+
+func TestPullFromFolder(t *testing.T) {
+	w := newWorld(t, mirror.FlatcarSystem)
+	w.mirror.Flatcar(w.maker, "4230.2.0", kernel, initrd, made.Add(day))
+	dir := t.TempDir()
+	w.mirror.WriteTo(t, dir)
+	m, err := w.pull("flatcar:stable:current", func(r *Request) { r.Mirror, r.Folder = "", dir })
+	require.NoError(t, err)
+	require.Equal(t, []string{string(kernel), string(initrd)}, w.served(m))
+	require.Empty(t, w.mirror.Requests())
+}
+
+func TestT28_OneFlippedBitIsNeverVisible(t *testing.T) {
+	flip := func(data []byte) []byte {
+		out := bytes.Clone(data)
+		out[len(out)/3] ^= 0x10
+		return out
+	}
+	for _, path := range []string{"flatcar_production_pxe.vmlinuz", "flatcar_production_pxe_image.cpio.gz"} {
+		w := newWorld(t, mirror.FlatcarSystem)
+		w.mirror.Flatcar(w.maker, "1.0", kernel, initrd, made.Add(day))
+		good := map[string][]byte{"flatcar_production_pxe.vmlinuz": kernel, "flatcar_production_pxe_image.cpio.gz": initrd}[path]
+		w.mirror.Put("amd64-usr/1.0/"+path, flip(good))
+		_, err := w.pull("flatcar:stable:1.0")
+		require.Equal(t, signature.CodeBad, code(err), "%v", err)
+		w.nothing()
+		w.mirror.Put("amd64-usr/1.0/"+path, good)
+		m, err := w.pull("flatcar:stable:1.0")
+		require.NoError(t, err, "what was wrong is not gone on with")
+		require.Equal(t, []string{string(kernel), string(initrd)}, w.served(m))
+	}
+	base := "dists/trixie/main/installer-amd64/20250803/images/"
+	for _, path := range []string{"dists/trixie/Release", base + "SHA256SUMS", base + "netboot/debian-installer/amd64/linux"} {
+		w := newWorld(t, mirror.DebianSystem)
+		w.mirror.Debian(w.maker, "20250803", kernel, initrd, made.Add(day))
+		w.mirror.WriteTo(t, t.TempDir())
+		data, err := w.Client.Site(w.mirror.URL, false)
+		require.NoError(t, err)
+		text, err := data.Small(t.Context(), path, 1<<20)
+		require.NoError(t, err)
+		w.mirror.Put(path, flip(text))
+		_, err = w.pull("debian-installer:trixie:20250803")
+		require.Equal(t, signature.CodeBad, code(err), "%s: %v", path, err)
+		w.nothing()
+	}
+}
+
+func TestT29_FourRefusals(t *testing.T) {
+	for name, tt := range map[string]struct {
+		prepare func(*world)
+		want    string
+	}{
+		"wrong key": {func(w *world) {
+			w.mirror.Flatcar(mirror.NewMaker(w.t, made, 0), "1.0", kernel, initrd, made.Add(day))
+			w.mirror.Put("keys.asc", w.maker.Keys())
+		}, signature.CodeWrongKey},
+		"keys of somebody else": {func(w *world) {
+			w.mirror.Flatcar(mirror.NewMaker(w.t, made, 0), "1.0", kernel, initrd, made.Add(day))
+		}, signature.CodeWrongKey},
+		"expired subkey": {func(w *world) {
+			w.mirror.Flatcar(w.maker, "1.0", kernel, initrd, made.Add(101*day))
+		}, signature.CodeExpiredKey},
+		"downgrade": {func(w *world) {
+			w.mirror.Flatcar(w.maker, "1.0", kernel, initrd, made.Add(day))
+			w.mirror.Flatcar(w.maker, "2.0", kernel, initrd, made.Add(day))
+			m, err := w.pull("flatcar:stable:2.0")
+			require.NoError(w.t, err)
+			require.NoError(w.t, w.Depot.Remove(m.Ref))
+		}, signature.CodeDowngrade},
+		"bad signature": {func(w *world) {
+			w.mirror.Flatcar(w.maker, "1.0", kernel, initrd, made.Add(day))
+			w.mirror.Put("amd64-usr/1.0/flatcar_production_pxe.vmlinuz.sig", w.maker.Sign([]byte("another file"), made.Add(day)))
+		}, signature.CodeBad},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, mirror.FlatcarSystem)
+			tt.prepare(w)
+			_, err := w.pull("flatcar:stable:1.0")
+			require.Equal(t, tt.want, code(err), "%v", err)
+			w.nothing()
+			t.Log(err)
+		})
+	}
+}
+
+func TestForceTakesAnOlderOne(t *testing.T) {
+	w := newWorld(t, mirror.FlatcarSystem)
+	w.mirror.Flatcar(w.maker, "1.0", kernel, initrd, made.Add(day))
+	w.mirror.Flatcar(w.maker, "2.0", kernel, initrd, made.Add(day))
+	_, err := w.pull("flatcar:stable:2.0")
+	require.NoError(t, err)
+	_, err = w.pull("flatcar:stable:1.0", func(r *Request) { r.Force = true })
+	require.NoError(t, err)
+}
+
+func TestKeysOfAnEarlierPull(t *testing.T) {
+	w := newWorld(t, mirror.FlatcarSystem)
+	w.mirror.Flatcar(w.maker, "1.0", kernel, initrd, made.Add(day))
+	_, err := w.pull("flatcar:stable:1.0")
+	require.NoError(t, err)
+	w.mirror.Flatcar(w.maker, "2.0", kernel, initrd, made.Add(day))
+	w.mirror.Before(func(rw http.ResponseWriter, req *http.Request) bool {
+		if strings.HasSuffix(req.URL.Path, "keys.asc") {
+			rw.WriteHeader(http.StatusNotFound)
+			return true
+		}
+		return false
+	})
+	_, err = w.pull("flatcar:stable:2.0")
+	require.NoError(t, err)
+	w2 := newWorld(t, mirror.FlatcarSystem)
+	w2.mirror.Flatcar(w2.maker, "1.0", kernel, initrd, made.Add(day))
+	keys := string(w2.maker.Keys())
+	w2.mirror.Put("keys.asc", []byte("<html>"))
+	_, err = w2.pull("flatcar:stable:1.0")
+	require.ErrorContains(t, err, "public keys of flatcar")
+	_, err = w2.pull("flatcar:stable:1.0", func(r *Request) { r.Keys = keys })
+	require.NoError(t, err, "given by the operator")
+}
+
+const unsigned = `name: lab
+channels: [mine]
+archs: {x86_64: amd64}
+kernel: "{version}/vmlinuz"
+initrds: ["{version}/initrd"]
+args: [console=ttyS0]
+signature: {kind: KIND}
+`
+
+func TestWithoutSignatures(t *testing.T) {
+	sum := func(data []byte) string {
+		s := sha256.Sum256(data)
+		return hex.EncodeToString(s[:])
+	}
+	digests := map[string]string{"vmlinuz": sum(kernel), "initrd": strings.ToUpper(sum(initrd))}
+	wrong := map[string]string{"vmlinuz": sum(kernel), "initrd": sum(kernel)}
+	for name, tt := range map[string]struct {
+		kind   string
+		change func(*Request)
+		want   string
+	}{
+		"no digests":         {release.SHA256, func(*Request) {}, "--sha256 FILE=DIGEST for vmlinuz, initrd"},
+		"digests":            {release.SHA256, func(r *Request) { r.SHA256 = digests }, ""},
+		"wrong digest":       {release.SHA256, func(r *Request) { r.SHA256 = wrong }, "not the given"},
+		"nothing":            {release.None, func(*Request) {}, "--unsigned"},
+		"nothing, allowed":   {release.None, func(r *Request) { r.Unsigned = true }, ""},
+		"nothing but digest": {release.None, func(r *Request) { r.SHA256 = digests }, ""},
+		"both":               {release.None, func(r *Request) { r.Unsigned, r.SHA256 = true, wrong }, "not the given"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, func(*mirror.Maker) string { return strings.Replace(unsigned, "KIND", tt.kind, 1) })
+			w.mirror.Put("7/vmlinuz", kernel)
+			w.mirror.Put("7/initrd", initrd)
+			m, err := w.pull("lab:mine:7", tt.change)
+			if tt.want != "" {
+				require.ErrorContains(t, err, tt.want)
+				w.nothing()
+				return
+			}
+			require.NoError(t, err)
+			require.Equal(t, []string{string(kernel), string(initrd)}, w.served(m))
+		})
+	}
+}
+
+func TestPullRefuses(t *testing.T) {
+	w := newWorld(t, mirror.FlatcarSystem)
+	for name, tt := range map[string]struct {
+		change func(*Request)
+		want   string
+	}{
+		"no such system":    {func(r *Request) { r.Ref = "plan9:a:1" }, "no description"},
+		"no such release":   {func(r *Request) { r.Ref = "flatcar:stable:9.9" }, "public keys"},
+		"nowhere":           {func(r *Request) { r.Mirror = "" }, "names no site"},
+		"both":              {func(r *Request) { r.Folder = "/tmp" }, "do not go together"},
+		"plain":             {func(r *Request) { r.Mirror = "http://mirror.example.com" }, "--plain-http"},
+		"T25 not a mirror":  {func(r *Request) { r.Mirror = "https://127.0.0.1:1" }, "downloads.mirrors"},
+		"T25 metadata":      {func(r *Request) { r.Mirror, r.PlainHTTP = "http://169.254.169.254", true }, "no address of a mirror"},
+		"T25 mapped":        {func(r *Request) { r.Mirror = "https://[::ffff:127.0.0.1]:1" }, "downloads.mirrors"},
+		"relative folder":   {func(r *Request) { r.Mirror, r.Folder = "", "x" }, "from the root"},
+		"architecture":      {func(r *Request) { r.Arch = "riscv64" }, "neither"},
+		"current not there": {func(r *Request) { r.Ref = "flatcar:stable:current" }, "find the current version"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := w.pull("flatcar:stable:1.0", tt.change)
+			require.ErrorContains(t, err, tt.want)
+		})
+	}
+	w.nothing()
+}
+
+func TestPullGoesOnWhereItEnded(t *testing.T) {
+	w := newWorld(t, mirror.FlatcarSystem)
+	large := bytes.Repeat([]byte("0123456789abcdef"), 1<<18)
+	w.mirror.Flatcar(w.maker, "1.0", kernel, large, made.Add(day))
+	ctx, cancel := context.WithCancel(t.Context())
+	_, err := w.Pull(ctx, Request{Ref: "flatcar:stable:1.0", Mirror: w.mirror.URL}, func(p Progress) {
+		if strings.HasSuffix(p.File, "cpio.gz") && p.Done > 1<<20 {
+			cancel()
+		}
+	})
+	require.ErrorIs(t, err, context.Canceled)
+	w.nothing()
+	m, err := w.pull("flatcar:stable:1.0")
+	require.NoError(t, err)
+	require.Equal(t, []string{string(kernel), string(large)}, w.served(m))
+	var ranges []string
+	for _, r := range w.mirror.Requests() {
+		if strings.Contains(r, "bytes=") {
+			ranges = append(ranges, r)
+		}
+	}
+	require.NotEmpty(t, ranges)
+}
