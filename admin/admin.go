@@ -8,6 +8,7 @@
 package admin
 
 import (
+	"context"
 	"crypto/x509"
 	"encoding/json"
 	"fmt"
@@ -20,6 +21,8 @@ import (
 
 	"github.com/nestboot/nestboot/artifact"
 	"github.com/nestboot/nestboot/boot"
+	"github.com/nestboot/nestboot/images/depot"
+	"github.com/nestboot/nestboot/images/pull"
 	"github.com/nestboot/nestboot/inventory"
 	"github.com/nestboot/nestboot/pki"
 	"github.com/nestboot/nestboot/pki/links"
@@ -36,6 +39,9 @@ type API struct {
 	Machines  *inventory.Machines
 	Journal   *inventory.Journal
 	Artifacts *artifact.Sets
+	Images    *depot.Depot
+	// Pull brings a release into Images, and tells how far it is.
+	Pull      func(ctx context.Context, r pull.Request, tell func(pull.Progress)) (depot.Manifest, error)
 	Authority *pki.Authority
 	Trusted   *trusted.Trusted
 	Links     *links.Links
@@ -108,6 +114,8 @@ func (a *API) noun(name string) func(w http.ResponseWriter, req *http.Request, p
 		return a.certificates
 	case "authority":
 		return a.authority
+	case "images":
+		return a.images
 	case "auth":
 		return a.explain
 	}

@@ -10,6 +10,9 @@ import (
 	"syscall"
 
 	"github.com/nestboot/nestboot/artifact"
+	"github.com/nestboot/nestboot/images/depot"
+	"github.com/nestboot/nestboot/images/pull"
+	"github.com/nestboot/nestboot/images/signature"
 	"github.com/nestboot/nestboot/pki"
 	"github.com/nestboot/nestboot/pki/links"
 	"github.com/nestboot/nestboot/pki/trusted"
@@ -47,6 +50,9 @@ func asAPIError(err error) *apiError {
 	var e *apiError
 	var withheld *artifact.Withheld
 	var unsaved *pki.Unsaved
+	var refusal *signature.Refusal
+	var request *pull.Invalid
+	var inUse *depot.InUseError
 	faults := faultsOf(err)
 	switch {
 	case errors.As(err, &e):
@@ -65,6 +71,16 @@ func asAPIError(err error) *apiError {
 			e.Status, e.Code = http.StatusInsufficientStorage, "no_space"
 		}
 		return e
+	case errors.As(err, &refusal): // the sentence around it says of what
+		return &apiError{Status: http.StatusUnprocessableEntity, Message: err.Error(), Code: refusal.Code}
+	case errors.As(err, &request):
+		return &apiError{Status: http.StatusUnprocessableEntity, Message: err.Error(), Code: "invalid_value"}
+	case errors.As(err, &inUse):
+		return &apiError{Status: http.StatusConflict, Message: err.Error(), Code: "in_use"}
+	case errors.Is(err, depot.ErrUnknown):
+		return &apiError{Status: http.StatusNotFound, Message: err.Error(), Code: "not_found"}
+	case errors.Is(err, pull.ErrBusy):
+		return &apiError{Status: http.StatusConflict, Message: err.Error(), Code: "busy"}
 	case errors.Is(err, artifact.ErrUnknown), errors.Is(err, links.ErrUnknown), errors.Is(err, trusted.ErrUnknown),
 		errors.Is(err, pki.ErrUnknownGeneration), errors.Is(err, fs.ErrNotExist):
 		return &apiError{Status: http.StatusNotFound, Message: "does not exist", Code: "not_found"}

@@ -53,6 +53,7 @@ type Image struct {
 	Kernel  File
 	Initrds []File
 	Args    []string // kernel arguments, one word each
+	Missing string   // why it cannot be served just now, with what to do; usually empty
 }
 
 // Inventory is what an operator has decided, as one immutable snapshot.

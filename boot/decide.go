@@ -87,6 +87,10 @@ func (p Plan) image(r Request, inv Inventory) Plan {
 		return p.wait(CodeNoImage, fmt.Sprintf("image %s does not exist", name))
 	}
 	p.why("image %q is %s", name, from)
+	if img.Missing != "" {
+		p.why("image cannot be served: %s", img.Missing)
+		return p.wait(CodeNoImage, img.Missing)
+	}
 	if img.Arch != r.Arch {
 		p.why("image is for %s, machine is %s", img.Arch, r.Arch)
 		return p.refuse(CodeWrongArch, fmt.Sprintf("image %s is for %s, this machine is %s", name, img.Arch, r.Arch))

@@ -62,6 +62,9 @@ func TestDecide(t *testing.T) {
 		{name: "policy local", change: with(Machine{Name: "n", Policy: PolicyLocal}), action: ActLocal, host: "n"},
 		{name: "image of its own", change: with(Machine{Name: "n", Image: "flatcar-arm"}), arch: ARM64, action: ActBoot, image: "flatcar-arm", host: "n"},
 		{name: "image for another processor", change: with(Machine{Name: "n", Image: "flatcar-arm"}), action: ActRefuse, code: CodeWrongArch, host: "n"},
+		{name: "image that is not here", change: func(inv *Inventory) {
+			inv.Images["flatcar"] = Image{Name: "flatcar", Arch: AMD64, Missing: "image flatcar is not here: nestctl image pull"}
+		}, action: ActWait, code: CodeNoImage, host: "m-525400000001"},
 		{name: "image that does not exist", change: with(Machine{Name: "n", Image: "gone"}), action: ActWait, code: CodeNoImage, host: "n"},
 		{name: "no image at all", change: func(i *Inventory) { i.Default = "" }, action: ActWait, code: CodeNoImage, host: "m-525400000001"},
 	} {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"slices"
 	"syscall"
 
 	"github.com/nestboot/nestboot/artifact"
@@ -14,6 +15,7 @@ import (
 	"github.com/nestboot/nestboot/httpboot"
 	"github.com/nestboot/nestboot/ignition"
 	"github.com/nestboot/nestboot/images"
+	"github.com/nestboot/nestboot/images/depot"
 	"github.com/nestboot/nestboot/ipxebuild"
 )
 
@@ -27,14 +29,20 @@ type catalogue struct {
 }
 
 // openCatalogue opens every image and compiles the Butane file. All faults are
-// returned at once, and nothing stays open when there is one.
-func openCatalogue(ctx context.Context, cfg Config) (*catalogue, error) {
+// returned at once, and nothing stays open when there is one. A release that is
+// not in the depot, or damaged, is no fault: its machines wait, and are told what
+// to do.
+func openCatalogue(ctx context.Context, cfg Config, stock *depot.Depot, log *slog.Logger) (*catalogue, error) {
 	c := &catalogue{
 		inventory: boot.Inventory{Default: cfg.DefaultImage, Images: map[string]boot.Image{}, Machines: map[string]boot.Machine{}},
 		images:    map[string]*images.Image{},
 	}
 	var errs []error
 	for _, i := range cfg.Images {
+		if i.Release != "" {
+			errs = append(errs, c.openRelease(ctx, i, stock, log))
+			continue
+		}
 		img, err := images.Open(ctx, images.Spec{Name: i.Name, Kernel: i.Kernel, Initrds: i.Initrds})
 		if err != nil {
 			errs = append(errs, err)
@@ -55,6 +63,30 @@ func openCatalogue(ctx context.Context, cfg Config) (*catalogue, error) {
 		return nil, errors.Join(err, c.close())
 	}
 	return c, nil
+}
+
+// openRelease opens an image that is a release.
+func (c *catalogue) openRelease(ctx context.Context, i Image, stock *depot.Depot, log *slog.Logger) error {
+	r, err := i.ref()
+	if err != nil {
+		return err
+	}
+	img, m, err := stock.Image(ctx, i.Name, r)
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if err != nil {
+		log.WarnContext(ctx, "an image cannot be served, its machines wait", "image", i.Name, "err", err)
+		c.inventory.Images[i.Name] = boot.Image{
+			Name: i.Name, Arch: i.Arch,
+			Missing: fmt.Sprintf("image %s is not here: nestctl image pull %s --arch %s, then reload bootd", i.Name, r, r.Arch),
+		}
+		return nil
+	}
+	i.Args = slices.Concat(m.Args, i.Args)
+	c.images[i.Name] = img
+	c.inventory.Images[i.Name] = bootImage(i, img)
+	return nil
 }
 
 func (c *catalogue) compile(path string) error {

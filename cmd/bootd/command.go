@@ -10,6 +10,8 @@ import (
 	"runtime/debug"
 
 	"github.com/spf13/cobra"
+
+	"github.com/nestboot/nestboot/images/release"
 )
 
 const defaultConfig = "/etc/nestboot/bootd.yaml"
@@ -109,9 +111,14 @@ func loadConfig(path string) (Config, error) {
 // checkFiles opens all that the configuration names, as a start would.
 func checkFiles(ctx context.Context, cfg Config, log *slog.Logger) error {
 	_, basesErr := readBases(ctx, cfg, log)
-	c, err := openCatalogue(ctx, cfg)
+	stock, err := openDepot(cfg, &inUse{}, log)
+	if err != nil {
+		return err
+	}
+	c, err := openCatalogue(ctx, cfg, stock, log)
 	if err == nil {
 		err = c.close()
 	}
-	return errors.Join(basesErr, err, checkKeyFiles(cfg))
+	_, systemsErr := release.Load(cfg.Downloads.Systems)
+	return errors.Join(basesErr, err, systemsErr, checkKeyFiles(cfg))
 }

@@ -47,6 +47,8 @@ type Config struct {
 	Artifacts Artifacts `yaml:"artifacts"`
 	// Images are the operating systems that can be booted.
 	Images []Image `yaml:"images"`
+	// Downloads says how nestctl image pull gets releases.
+	Downloads Downloads `yaml:"downloads"`
 	// DefaultImage is the name of the image for machines that name none.
 	// Default: the only image, when there is just one.
 	DefaultImage string `yaml:"default_image"`
@@ -94,14 +96,18 @@ type Artifacts struct {
 	Bases []string `yaml:"bases"`
 }
 
-// Image is an operating system on local disk.
+// Image is an operating system: a release, or files on local disk.
 type Image struct {
-	Name    string    `yaml:"name"`
-	Arch    boot.Arch `yaml:"arch"` // x86_64 or arm64; default x86_64
-	Kernel  string    `yaml:"kernel"`
-	Initrds []string  `yaml:"initrds"`
-	// Args are kernel arguments, one word each. Flatcar needs
-	// flatcar.first_boot=1 to run Ignition.
+	Name string    `yaml:"name"`
+	Arch boot.Arch `yaml:"arch"` // x86_64 or arm64; default x86_64
+	// Release is one that nestctl image pull or import has brought, like
+	// flatcar:stable:4230.2.0. Until it is here, machines wait.
+	Release string `yaml:"release"`
+	// Kernel and Initrds are files, instead of a release.
+	Kernel  string   `yaml:"kernel"`
+	Initrds []string `yaml:"initrds"`
+	// Args are kernel arguments, one word each, after those of the release. Flatcar
+	// needs flatcar.first_boot=1 to run Ignition, which its releases bring along.
 	Args []string `yaml:"args"`
 }
 
@@ -171,6 +177,11 @@ func (c *Config) resolvePaths(dir string) {
 		abs(&c.Certificates[i].Key)
 	}
 	abs(&c.Listen.Admin)
+	abs(&c.Downloads.CA)
+	c.Downloads.Systems = slices.Clone(c.Downloads.Systems)
+	for i := range c.Downloads.Systems {
+		abs(&c.Downloads.Systems[i])
+	}
 	c.Images = slices.Clone(c.Images)
 	for i := range c.Images {
 		img := &c.Images[i]
@@ -215,6 +226,7 @@ func (c Config) Validate() error {
 		}
 	}
 	errs = append(errs, c.Listen.validate()...)
+	errs = append(errs, c.Downloads.validate()...)
 	errs = append(errs, c.validateImages()...)
 	errs = append(errs, c.validateMachines()...)
 	return errors.Join(errs...)
@@ -272,9 +284,7 @@ func (c Config) validateImages() []error {
 			errs = append(errs, fmt.Errorf("%s.name: image %s is there twice", at, img.Name))
 		}
 		seen[img.Name] = true
-		if img.Kernel == "" {
-			errs = append(errs, fmt.Errorf("%s.kernel: is required", at))
-		}
+		errs = append(errs, img.validateSource(at))
 		if img.Arch != boot.AMD64 && img.Arch != boot.ARM64 {
 			errs = append(errs, fmt.Errorf("%s.arch: %q is neither x86_64 nor arm64", at, img.Arch))
 		}

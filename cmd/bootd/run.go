@@ -55,7 +55,12 @@ func run(ctx context.Context, o options) error {
 	if err != nil {
 		return err
 	}
-	cat, err := openCatalogue(ctx, cfg)
+	used := &inUse{}
+	stock, err := openDepot(cfg, used, log)
+	if err != nil {
+		return err
+	}
+	cat, err := openCatalogue(ctx, cfg, stock, log)
 	if err != nil {
 		return err
 	}
@@ -66,7 +71,7 @@ func run(ctx context.Context, o options) error {
 	defer socks.close()
 	var current atomic.Pointer[catalogue]
 	current.Store(cat)
-	s, err := openSite(ctx, siteConfig{Config: cfg, log: log, bundles: bundles, sockets: socks, catalogue: &current})
+	s, err := openSite(ctx, siteConfig{Config: cfg, log: log, bundles: bundles, sockets: socks, catalogue: &current, depot: stock, inUse: used})
 	if err != nil {
 		return errors.Join(err, cat.close())
 	}
@@ -107,6 +112,7 @@ func (s *site) serve(ctx context.Context, hup <-chan os.Signal, reload func()) e
 	servers.Go(func() error { return s.authority.Run(ctx) })
 	servers.Go(func() error { return s.serving.Run(ctx) })
 	servers.Go(func() error { return s.grants.Run(ctx) })
+	servers.Go(func() error { s.depot.Run(ctx); return nil })
 	servers.Go(func() error { onHangup(ctx, hup, reload); return nil })
 	s.log.InfoContext(ctx, "bootd answers", "version", version(), "boot", s.names.BootURL, "ipxe", s.names.ipxeURL(s.names.IPXE),
 		"tftp", s.sockets.tftp.LocalAddr().String(), "http", s.sockets.http.Addr().String(), "sets", len(s.sets.List()))
@@ -167,7 +173,9 @@ func (s *site) reloadFiles(ctx context.Context, path string) (Config, error) {
 	if err != nil {
 		return cfg, err
 	}
-	next, err := openCatalogue(ctx, cfg)
+	s.inUse.set(s.running, cfg) // what is being loaded must not be collected
+	defer func() { s.inUse.set(s.running) }()
+	next, err := openCatalogue(ctx, cfg, s.depot, s.log)
 	if err != nil {
 		return cfg, err
 	}
@@ -178,6 +186,7 @@ func (s *site) reloadFiles(ctx context.Context, path string) (Config, error) {
 	// The files of the former images are closed by the runtime, when the last
 	// download that reads them has ended.
 	s.catalogue.Store(next)
+	s.running = cfg
 	s.sets.UseStock(ctx, stock)
 	s.serving.SetOldIPXE(oldIPXE(stock))
 	return cfg, nil

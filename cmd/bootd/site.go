@@ -18,6 +18,8 @@ import (
 	"github.com/nestboot/nestboot/boot"
 	"github.com/nestboot/nestboot/httpboot"
 	"github.com/nestboot/nestboot/ignition"
+	"github.com/nestboot/nestboot/images/depot"
+	"github.com/nestboot/nestboot/images/pull"
 	"github.com/nestboot/nestboot/inventory"
 	"github.com/nestboot/nestboot/ipxebuild"
 	"github.com/nestboot/nestboot/pki"
@@ -32,6 +34,8 @@ type siteConfig struct {
 	bundles   []ipxebuild.Bundle
 	sockets   *sockets
 	catalogue *atomic.Pointer[catalogue]
+	depot     *depot.Depot
+	inUse     *inUse
 }
 
 // site is everything that bootd has open, wired together.
@@ -53,6 +57,10 @@ type site struct {
 	grants    *pki.Grants
 	machines  *inventory.Machines
 	journal   *inventory.Journal
+	depot     *depot.Depot
+	puller    *pull.Puller
+	inUse     *inUse
+	running   Config         // as it was loaded last; reloads come one after the other
 	books     sync.WaitGroup // journal, register and uses of sets
 	stop      context.CancelFunc
 }
@@ -67,7 +75,10 @@ type names struct {
 // openSite opens the state. What was opened is closed again when a later part
 // fails.
 func openSite(ctx context.Context, c siteConfig) (s *site, err error) {
-	s = &site{cfg: c.Config, log: c.log, sockets: c.sockets, catalogue: c.catalogue, metrics: newMetrics()}
+	s = &site{
+		cfg: c.Config, log: c.log, sockets: c.sockets, catalogue: c.catalogue, metrics: newMetrics(),
+		depot: c.depot, inUse: c.inUse, running: c.Config,
+	}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.close())
@@ -86,6 +97,9 @@ func openSite(ctx context.Context, c siteConfig) (s *site, err error) {
 		return s, err
 	}
 	if err := s.openSets(ctx, c.bundles); err != nil {
+		return s, err
+	}
+	if err := s.openDownloads(); err != nil {
 		return s, err
 	}
 	s.keepBooks()
@@ -146,8 +160,8 @@ func (s *site) record(e boot.Event) {
 func (s *site) api() http.Handler {
 	return &admin.API{
 		Org: s.org, BootURL: s.names.BootURL, HTTPURL: s.names.HTTPURL, IPXEURL: s.names.ipxeURL,
-		Machines: s.machines, Journal: s.journal, Artifacts: s.sets,
 		Authority: s.authority, Trusted: s.who.trusted, Links: s.who.links, Servers: s.serving.Status, Roots: s.roots,
+		Machines: s.machines, Journal: s.journal, Artifacts: s.sets, Images: s.depot, Pull: s.puller.Pull,
 		Identify: s.who.identify, Explain: s.who.explain, Log: s.log, Now: time.Now, Version: version(),
 	}
 }

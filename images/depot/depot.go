@@ -30,7 +30,7 @@ import (
 
 // Config says where a depot is and who uses it.
 type Config struct {
-	Dir string // made with mode 0700
+	Dir string // belongs to this user alone
 	// InUse are the ids (release.Ref.ID) of releases that must not be removed.
 	InUse func() []string
 	Log   *slog.Logger
@@ -42,8 +42,9 @@ type Config struct {
 type Depot struct {
 	cfg Config
 
-	mu    sync.Mutex // held while what is visible changes
-	state state
+	mu       sync.Mutex // held while what is visible changes
+	state    state
+	prepared bool
 }
 
 // state outlives restarts.
@@ -73,14 +74,10 @@ const (
 	stateFile     = "state.json"
 )
 
-// Open makes the folder if need be. It reads no files of releases.
+// Open looks at a folder, which may be missing still. It changes nothing: until
+// Prepare, the depot can only be read, which another process may do too.
 func Open(c Config) (*Depot, error) {
 	d := &Depot{cfg: c, state: state{Newest: map[string]string{}}}
-	for _, dir := range []string{blobDir, manifestDir, partialDir, quarantineDir, keysDir} {
-		if err := os.MkdirAll(filepath.Join(c.Dir, dir), 0o700); err != nil {
-			return nil, fmt.Errorf("open images: %w", err)
-		}
-	}
 	data, err := os.ReadFile(d.path(stateFile))
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -94,7 +91,21 @@ func Open(c Config) (*Depot, error) {
 			d.state.Newest = map[string]string{}
 		}
 	}
-	return d, d.sweepStaging()
+	return d, nil
+}
+
+// Prepare makes the folders, and removes what a process that was killed has
+// left. From then on the depot may change, and is this process's alone.
+func (d *Depot) Prepare() error {
+	for _, dir := range []string{blobDir, manifestDir, partialDir, quarantineDir, keysDir} {
+		if err := os.MkdirAll(d.path(dir), 0o700); err != nil {
+			return fmt.Errorf("open images: %w", err)
+		}
+	}
+	d.mu.Lock()
+	d.prepared = true
+	d.mu.Unlock()
+	return d.sweepStaging()
 }
 
 func (d *Depot) path(parts ...string) string {

@@ -40,6 +40,7 @@ func (w *world) open() {
 	var err error
 	w.Depot, err = Open(Config{Dir: w.dir, InUse: func() []string { return w.used }, Log: slog.New(slog.DiscardHandler), Now: time.Now})
 	require.NoError(w.t, err)
+	require.NoError(w.t, w.Prepare())
 }
 
 func ref(t *testing.T, s string) release.Ref {
@@ -145,6 +146,11 @@ func TestT28_OneFlippedBitServesNothing(t *testing.T) {
 	w.flip(m.Kernel)
 	_, err = read(t, img.Kernel)
 	require.ErrorContains(t, err, "was changed in place", "although it is open, and has its time")
+	look, err := Open(w.cfg)
+	require.NoError(t, err)
+	_, _, err = look.Image(t.Context(), "lab", m.Ref)
+	require.ErrorIs(t, err, images.ErrDamaged)
+	require.FileExists(t, w.blob(m.Kernel.SHA256), "who only looks takes nothing out")
 	_, err = read(t, img.Initrds[0])
 	require.NoError(t, err)
 

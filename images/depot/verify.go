@@ -76,12 +76,13 @@ func (d *Depot) verifyBlob(ctx context.Context, f File, pace *rate.Limiter) (goo
 	return false, d.quarantine(f.SHA256, before) // a disk that cannot read it counts too
 }
 
-// quarantine takes a file out, unless another has come into its place.
+// quarantine takes a file out, unless another has come into its place, or the
+// depot is only looked at.
 func (d *Depot) quarantine(sha string, seen fs.FileInfo) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	now, err := os.Stat(d.blob(sha))
-	if err != nil || !os.SameFile(seen, now) {
+	if err != nil || !os.SameFile(seen, now) || !d.prepared {
 		return nil
 	}
 	// The rename changes the inode's time: whoever has the file open serves no

@@ -130,10 +130,12 @@ func TestLargeRefuses(t *testing.T) {
 		answer http.HandlerFunc
 		want   string
 	}{
-		"too long, said":     {func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Content-Length", "5000") }, "5000 bytes; at most 1000"},
-		"too long, not said": {func(w http.ResponseWriter, _ *http.Request) { _, _ = io.CopyN(w, strings.NewReader(strings.Repeat("x", 5000)), 5000) }, "goes on after"},
-		"refused":            {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusForbidden) }, "answers 403"},
-		"server error":       {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadGateway) }, "answers 502"},
+		"too long, said": {func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Content-Length", "5000") }, "5000 bytes; at most 1000"},
+		"too long, not said": {func(w http.ResponseWriter, _ *http.Request) {
+			_, _ = io.CopyN(w, strings.NewReader(strings.Repeat("x", 5000)), 5000)
+		}, "goes on after"},
+		"refused":      {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusForbidden) }, "answers 403"},
+		"server error": {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadGateway) }, "answers 502"},
 		"T26 compressed": {func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Encoding", "gzip")
 			_, _ = w.Write([]byte("x"))

@@ -194,6 +194,9 @@ func (d *download) copy(ctx context.Context, body io.Reader, total int64, alive 
 	buf := make([]byte, 256<<10)
 	unchecked := int64(0)
 	for {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
 		n, err := body.Read(buf)
 		alive()
 		if err := d.write(buf[:n], total); err != nil {

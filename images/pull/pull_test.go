@@ -51,6 +51,7 @@ func newWorld(t *testing.T, describe func(*mirror.Maker) string) *world {
 	require.NoError(t, err)
 	d, err := depot.Open(depot.Config{Dir: filepath.Join(dir, "images"), InUse: func() []string { return nil }, Log: slog.New(slog.DiscardHandler), Now: func() time.Time { return now }})
 	require.NoError(t, err)
+	require.NoError(t, d.Prepare())
 	client, err := fetch.NewClient(fetch.Config{CA: w.mirror.CAFile, Mirrors: []string{w.mirror.URL}})
 	require.NoError(t, err)
 	t.Cleanup(client.Close)
