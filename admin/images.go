@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/http"
 	"time"
 
@@ -161,7 +162,7 @@ func (a *API) pulled(ctx context.Context, in pull.Request, tell func(pull.Progre
 	m, err := a.Pull(ctx, in, tell)
 	if err != nil {
 		a.Log.WarnContext(ctx, "image was not pulled", "image", in.Ref, "err", err)
-		if asAPIError(err) == nil {
+		if asAPIError(err) == nil || errors.Is(err, fs.ErrNotExist) { // of what, only the whole sentence tells
 			err = &apiError{Status: http.StatusBadGateway, Message: err.Error(), Code: "pull_failed"}
 		}
 		return depot.Info{}, err

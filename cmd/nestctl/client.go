@@ -70,7 +70,12 @@ func (c *client) get(ctx context.Context, path string, out any) error {
 // call sends a request, with in as its JSON body unless it is nil, and reads
 // the JSON answer into out.
 func (c *client) call(ctx context.Context, method, path string, in, out any) error {
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	return c.callFor(ctx, requestTimeout, method, path, in, out)
+}
+
+// callFor is call for what may take longer.
+func (c *client) callFor(ctx context.Context, timeout time.Duration, method, path string, in, out any) error {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	r := request{method: method, path: path, accept: "application/json"}
 	if in != nil {

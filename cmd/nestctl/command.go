@@ -33,7 +33,7 @@ func command() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	machine.AddCommand(machineList(&socket))
-	root.AddCommand(artifacts(&socket), bases(&socket), authority(&socket), trust(&socket), urls(&socket), certificates(&socket),
+	root.AddCommand(artifacts(&socket), bases(&socket), images(&socket), authority(&socket), trust(&socket), urls(&socket), certificates(&socket),
 		authentication(&socket), machine, events(&socket), versionCommand())
 	return root
 }
