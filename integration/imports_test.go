@@ -28,8 +28,9 @@ var importTable = map[string][]string{
 	// Releases of systems: what is described, who signed it, how it gets here.
 	"images/release":   {},
 	"images/signature": {},
-	"images/fetch":     {},
-	"images/depot":     {"images", "images/release", "images/signature"},
+	"images/bundle":    {},
+	"images/fetch":     {"images"},
+	"images/depot":     {"images", "images/bundle", "images/release", "images/signature"},
 	"images/pull":      {"images/depot", "images/fetch", "images/release", "images/signature"},
 	// ipxebuild's script is built by boot's script builder: one builder, one
 	// place where a word is checked.

@@ -9,6 +9,8 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+
+	"github.com/nestboot/nestboot/images"
 )
 
 // Folder is a folder on this host: a mounted stick, a copy of a mirror. Files are
@@ -88,7 +90,7 @@ func (f *Folder) Large(ctx context.Context, name, to string, limit int64, progre
 	if size > limit {
 		return fmt.Errorf("%s has %d bytes; at most %d are taken", from.Name(), size, limit)
 	}
-	if err := roomFor(to, size, f.reserve); err != nil {
+	if err := images.RoomFor(to, size, f.reserve); err != nil {
 		return err
 	}
 	out, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
@@ -96,7 +98,7 @@ func (f *Folder) Large(ctx context.Context, name, to string, limit int64, progre
 		return fmt.Errorf("open copy: %w", err)
 	}
 	err = copyAll(ctx, out, io.LimitReader(from, limit), size, progress)
-	if noSpace(err) { // others need what this has taken
+	if images.NoSpace(err) { // others need what this has taken
 		return errors.Join(err, out.Close(), os.Remove(to))
 	}
 	return errors.Join(err, out.Close())

@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/nestboot/nestboot/images"
 )
 
 // tries is how often a download that makes no progress is taken up.
@@ -36,7 +38,7 @@ func (s *Site) Large(ctx context.Context, path, to string, limit int64, progress
 	}
 	d := &download{site: s, path: path, limit: limit, file: f, progress: progress}
 	err = d.run(ctx)
-	if noSpace(err) { // others need what this has taken
+	if images.NoSpace(err) { // others need what this has taken
 		return errors.Join(err, f.Close(), os.Remove(to), ignoreMissing(os.Remove(to+OriginSuffix)))
 	}
 	return errors.Join(err, f.Close())
@@ -174,7 +176,7 @@ func (d *download) accept(res *http.Response) (total int64, err error) {
 	if total > d.limit {
 		return 0, fmt.Errorf("%s has %d bytes; at most %d are taken", d.name(), total, d.limit)
 	}
-	return total, roomFor(d.file.Name(), max(total-d.done, 0), d.site.client.reserve)
+	return total, images.RoomFor(d.file.Name(), max(total-d.done, 0), d.site.client.reserve)
 }
 
 // acceptRest reads "bytes 100-199/200".
@@ -204,7 +206,7 @@ func (d *download) copy(ctx context.Context, body io.Reader, total int64, alive 
 		}
 		if unchecked += int64(n); unchecked >= checkSpace {
 			unchecked = 0
-			if err := roomFor(d.file.Name(), 0, d.site.client.reserve); err != nil {
+			if err := images.RoomFor(d.file.Name(), 0, d.site.client.reserve); err != nil {
 				return err
 			}
 		}

@@ -1,4 +1,4 @@
-package fetch
+package images
 
 import (
 	"errors"
@@ -9,10 +9,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// roomFor fails with ENOSPC unless the file system of path has room for that
+// RoomFor fails with ENOSPC unless the file system of a file has room for that
 // many bytes and, after them, the reserve: the disk is shared with the store,
 // which does not survive a full one.
-func roomFor(path string, bytes, reserve int64) error {
+func RoomFor(path string, bytes, reserve int64) error {
 	var st unix.Statfs_t
 	dir := filepath.Dir(path)
 	if err := unix.Statfs(dir, &st); err != nil {
@@ -26,6 +26,7 @@ func roomFor(path string, bytes, reserve int64) error {
 	return nil
 }
 
-func noSpace(err error) bool {
+// NoSpace reports whether an error is of a full disk or quota.
+func NoSpace(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }
