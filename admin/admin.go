@@ -42,6 +42,7 @@ type API struct {
 	Images    *depot.Depot
 	// Pull brings a release into Images, and tells how far it is.
 	Pull      func(ctx context.Context, r pull.Request, tell func(pull.Progress)) (depot.Manifest, error)
+	Bundles   Bundles
 	Authority *pki.Authority
 	Trusted   *trusted.Trusted
 	Links     *links.Links

@@ -36,6 +36,10 @@ func (a *API) images(w http.ResponseWriter, req *http.Request, path []string) er
 		return notAllowed("GET and POST")
 	case len(path) == 1 && path[0] == "collect":
 		return a.collectImages(w, req)
+	case len(path) == 1 && path[0] == "export":
+		return a.exportImages(w, req)
+	case len(path) == 1 && path[0] == "import":
+		return a.importImages(w, req)
 	case len(path) > 2 || len(path) == 2 && path[1] != "verify":
 		return notFound(req.URL.Path)
 	}

@@ -47,7 +47,7 @@ var importTable = map[string][]string{
 	"inventory":          {"boot", "store"},
 	"artifact":           {"boot", "ipxebuild", "pki", "pki/vault", "store"}, // a set names architectures and machines
 	"httpboot":           {"boot", "ignition", "pki"},
-	"admin":              {"boot", "artifact", "ignition", "images", "images/depot", "images/pull", "images/release", "images/signature", "inventory", "ipxebuild", "pki", "pki/links", "pki/serving", "pki/trusted", "store"},
+	"admin":              {"boot", "artifact", "ignition", "images", "images/bundle", "images/depot", "images/pull", "images/release", "images/signature", "inventory", "ipxebuild", "pki", "pki/links", "pki/serving", "pki/trusted", "store"},
 }
 
 // free may import everything of ours.

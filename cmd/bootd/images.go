@@ -1,13 +1,19 @@
 package main
 
 import (
+	"crypto/ed25519"
+	"crypto/rand"
+	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"path/filepath"
 	"slices"
 	"sync"
 	"time"
 
+	"github.com/nestboot/nestboot/admin"
+	"github.com/nestboot/nestboot/images/bundle"
 	"github.com/nestboot/nestboot/images/depot"
 	"github.com/nestboot/nestboot/images/fetch"
 	"github.com/nestboot/nestboot/images/pull"
@@ -63,6 +69,38 @@ func (s *site) openDownloads() (err error) {
 	if err != nil {
 		return fmt.Errorf("downloads.systems: %w", err)
 	}
+	if s.bundleKey, err = s.openBundleKey(); err != nil {
+		return err
+	}
 	s.puller = &pull.Puller{Depot: s.depot, Client: client, Systems: systems, Reserve: reserve, Now: time.Now}
 	return nil
+}
+
+// openBundleKey reads the key that signs bundles, or makes it.
+func (s *site) openBundleKey() (ed25519.PrivateKey, error) {
+	path := s.path("images/bundle.key")
+	seed, err := s.vault.Read(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		seed = make([]byte, ed25519.SeedSize)
+		if _, err := rand.Read(seed); err != nil {
+			return nil, fmt.Errorf("make the key that signs bundles: %w", err)
+		}
+		err = s.vault.Write(path, seed)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("the key that signs bundles: %w", err)
+	}
+	if len(seed) != ed25519.SeedSize {
+		return nil, fmt.Errorf("%s is damaged: restore it, or remove it for another key, which other installations must be told", path)
+	}
+	return ed25519.NewKeyFromSeed(seed), nil
+}
+
+// bundles says whose bundles are taken, and where their binaries go.
+func (s *site) bundles() admin.Bundles {
+	own, _ := s.bundleKey.Public().(ed25519.PublicKey) // it is always one
+	return admin.Bundles{
+		Key: s.bundleKey, Trusted: append([]string{bundle.Fingerprint(own)}, s.cfg.Downloads.BundleKeys...),
+		Bases: s.path("bases"), Reserve: s.cfg.Reserve << 20,
+	}
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -59,6 +60,7 @@ type site struct {
 	journal   *inventory.Journal
 	depot     *depot.Depot
 	puller    *pull.Puller
+	bundleKey ed25519.PrivateKey
 	inUse     *inUse
 	running   Config         // as it was loaded last; reloads come one after the other
 	books     sync.WaitGroup // journal, register and uses of sets
@@ -161,7 +163,7 @@ func (s *site) api() http.Handler {
 	return &admin.API{
 		Org: s.org, BootURL: s.names.BootURL, HTTPURL: s.names.HTTPURL, IPXEURL: s.names.ipxeURL,
 		Authority: s.authority, Trusted: s.who.trusted, Links: s.who.links, Servers: s.serving.Status, Roots: s.roots,
-		Machines: s.machines, Journal: s.journal, Artifacts: s.sets, Images: s.depot, Pull: s.puller.Pull,
+		Machines: s.machines, Journal: s.journal, Artifacts: s.sets, Images: s.depot, Pull: s.puller.Pull, Bundles: s.bundles(),
 		Identify: s.who.identify, Explain: s.who.explain, Log: s.log, Now: time.Now, Version: version(),
 	}
 }

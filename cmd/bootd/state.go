@@ -102,7 +102,7 @@ func (s *site) openVault(ctx context.Context) (err error) {
 	if s.vault, err = vault.Open(s.cfg.StateDir, s.cfg.Keys.kek()); err != nil || !s.vault.Sealed() {
 		return err
 	}
-	n, err := s.vault.Seal(s.path("pki"), s.path("sets"), s.path("links.secret"))
+	n, err := s.vault.Seal(s.path("pki"), s.path("sets"), s.path("links.secret"), s.path("images/bundle.key"))
 	if err == nil && n > 0 {
 		s.log.WarnContext(ctx, "private files were encrypted that lay in clear until now: backups and free blocks of the disk may still have them", "files", n)
 	}

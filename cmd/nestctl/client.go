@@ -99,6 +99,7 @@ func (c *client) callFor(ctx context.Context, timeout time.Duration, method, pat
 type request struct {
 	method, path, accept, lastEvent string
 	body                            []byte
+	stream                          io.Reader // instead of body
 }
 
 // do sends a request and returns an answer of 2xx, whose body is the caller's
@@ -108,7 +109,11 @@ func (c *client) do(ctx context.Context, r request) (*http.Response, error) {
 	if c.org != "" {
 		url = "http://bootd/api/v1/orgs/" + c.org + r.path
 	}
-	req, err := http.NewRequestWithContext(ctx, r.method, url, bytes.NewReader(r.body))
+	body := io.Reader(bytes.NewReader(r.body))
+	if r.stream != nil {
+		body = r.stream
+	}
+	req, err := http.NewRequestWithContext(ctx, r.method, url, body)
 	if err != nil {
 		return nil, fmt.Errorf("make request: %w", err)
 	}

@@ -59,7 +59,8 @@ func images(socket *string) *cobra.Command {
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(imagePull(socket), imageList(socket), imageInspect(socket), imageVerify(socket), imageRemove(socket), imageCollect(socket))
+	cmd.AddCommand(imagePull(socket), imageList(socket), imageInspect(socket), imageVerify(socket), imageRemove(socket), imageCollect(socket),
+		imageExport(socket), imageImport(socket))
 	return cmd
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"crypto/ed25519"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -13,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/nestboot/nestboot/admin"
+	"github.com/nestboot/nestboot/images/bundle"
 	"github.com/nestboot/nestboot/images/depot"
 	"github.com/nestboot/nestboot/images/fetch"
 	"github.com/nestboot/nestboot/images/pull"
@@ -27,7 +29,9 @@ func TestImageScripts(t *testing.T) {
 		Setup: func(e *testscript.Env) error {
 			api := newAPI(t)
 			m := openImages(t, api)
+			api.Bundles.Key = ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize))
 			e.Setenv("MIRROR", m.URL)
+			e.Setenv("BUNDLEKEY", bundle.Fingerprint(ed25519.PublicKey(api.Bundles.Key[32:])))
 			m.WriteTo(t, filepath.Join(e.WorkDir, "stick"))
 			return serve(t, e, api)
 		},
