@@ -12,10 +12,12 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"github.com/nestboot/nestboot/images/depot"
 	"github.com/nestboot/nestboot/images/fetch"
@@ -345,4 +347,49 @@ func TestPullGoesOnWhereItEnded(t *testing.T) {
 		}
 	}
 	require.NotEmpty(t, ranges)
+}
+
+// TestFullDisk fills a real file system: nothing is to be seen of the release,
+// what was taken is given back, and with room the pull succeeds.
+func TestFullDisk(t *testing.T) {
+	w := newWorld(t, mirror.FlatcarSystem)
+	large := bytes.Repeat([]byte("initrd"), 1<<20)
+	w.mirror.Flatcar(w.maker, "1.0", kernel, large, made.Add(day))
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=4m"); err != nil {
+		t.Skipf("can't mount a tmpfs: %v", err)
+	}
+	t.Cleanup(func() { require.NoError(t, unix.Unmount(dir, unix.MNT_DETACH)) })
+	d, err := depot.Open(depot.Config{Dir: dir, InUse: func() []string { return nil }, Log: slog.New(slog.DiscardHandler), Now: func() time.Time { return now }})
+	require.NoError(t, err)
+	require.NoError(t, d.Prepare())
+	w.Depot = d
+	// The server does not say how much is to come, so that only writing tells.
+	chunked := func(rw http.ResponseWriter, req *http.Request) bool {
+		if !strings.HasSuffix(req.URL.Path, "cpio.gz") {
+			return false
+		}
+		_, _ = rw.Write(large[:1<<20])
+		_ = http.NewResponseController(rw).Flush()
+		_, _ = rw.Write(large[1<<20:])
+		return true
+	}
+	for _, before := range []func(http.ResponseWriter, *http.Request) bool{chunked, nil} {
+		w.mirror.Before(before)
+		_, err = w.pull("flatcar:stable:1.0")
+		require.ErrorIs(t, err, syscall.ENOSPC)
+		require.Equal(t, before != nil, strings.Contains(err.Error(), "write "), "%v", err)
+		w.nothing()
+		parts, err := filepath.Glob(filepath.Join(dir, "partial", "*"))
+		require.NoError(t, err)
+		for _, p := range parts { // the kernel, which is whole
+			st, err := os.Stat(p)
+			require.NoError(t, err)
+			require.LessOrEqual(t, st.Size(), int64(len(kernel)))
+		}
+	}
+	require.NoError(t, unix.Mount("tmpfs", dir, "tmpfs", unix.MS_REMOUNT, "size=64m"))
+	m, err := w.pull("flatcar:stable:1.0")
+	require.NoError(t, err, "without a restart")
+	require.Len(t, w.served(m), 2)
 }
