@@ -137,6 +137,9 @@ func (j *job) file(ctx context.Context, file string, p *proof) (depot.File, stri
 		if sig, err = j.source.Small(ctx, file+j.system.Signature.Suffix, signature.MaxSignature); err != nil {
 			return depot.File{}, "", notThere(err, "%s has no signature of %s of %s", j.source, name, j.ref)
 		}
+		if err := p.ring.Promising(sig, j.Now()); err != nil {
+			return depot.File{}, "", fmt.Errorf("%s: %w", name, err)
+		}
 	}
 	part := j.Depot.Partial(j.ref, file)
 	err := j.source.Large(ctx, file, part, depot.MaxFile, func(done, total int64) {

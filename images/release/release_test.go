@@ -184,6 +184,19 @@ func TestOperatorsOwn(t *testing.T) {
 	require.ErrorContains(t, err, "gone")
 }
 
+// TestExampleOfTheDocs: docs/images.md shows how to describe a system.
+func TestExampleOfTheDocs(t *testing.T) {
+	text, err := os.ReadFile("../../docs/images.md")
+	require.NoError(t, err)
+	_, rest, found := strings.Cut(string(text), "```yaml\nname: ")
+	require.True(t, found)
+	example, _, found := strings.Cut(rest, "```")
+	require.True(t, found)
+	s, err := Parse([]byte("name: " + example))
+	require.NoError(t, err)
+	require.Equal(t, "talos", s.Name)
+}
+
 // FuzzDescription: whatever is accepted expands to paths below the mirror.
 func FuzzDescription(f *testing.F) {
 	f.Add([]byte(described), "4230.2.0", []byte("FLATCAR_VERSION=1"))

@@ -138,6 +138,29 @@ func (k *Keyring) Inline(data []byte, now time.Time) ([]byte, Signed, error) {
 	return block.Plaintext, s, nil
 }
 
+// Promising reports, before a long download, a signature that will be refused
+// whatever the file is: by nobody who is pinned, or at a time when its key was no
+// good. Nothing of it is proved yet.
+func (k *Keyring) Promising(sig []byte, now time.Time) error {
+	raw, err := unarmor(sig, openpgp.SignatureType, MaxSignature)
+	if err != nil {
+		return refuse(CodeBad, "the signature cannot be read: %v", err)
+	}
+	candidates, err := k.candidates(bytes.NewReader(raw))
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, c := range candidates {
+		err := c.timely(now)
+		if err == nil {
+			return nil
+		}
+		errs = append(errs, err)
+	}
+	return errs[0]
+}
+
 // candidate is a signature that a pinned key claims to have made.
 type candidate struct {
 	sig *packet.Signature
@@ -239,11 +262,17 @@ func newCandidate(sig *packet.Signature, key openpgp.Key) (candidate, error) {
 
 // check verifies a signature whose file has been read.
 func (c candidate) check(now time.Time) error {
-	const skew = 24 * time.Hour // between the maker's clock and ours
-	e, pub, at := c.key.Entity, c.key.PublicKey, c.sig.CreationTime
+	pub := c.key.PublicKey
 	if err := pub.VerifySignature(c.sum, c.sig); err != nil {
 		return refuse(CodeBad, "the file is not what key %x signed: it was changed or damaged on its way", pub.Fingerprint)
 	}
+	return c.timely(now)
+}
+
+// timely reports a key that was no good when the signature says that it was made.
+func (c candidate) timely(now time.Time) error {
+	const skew = 24 * time.Hour // between the maker's clock and ours
+	e, pub, at := c.key.Entity, c.key.PublicKey, c.sig.CreationTime
 	self, identity := e.PrimarySelfSignature()
 	sub := pub != e.PrimaryKey
 	switch {

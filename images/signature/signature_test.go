@@ -66,6 +66,11 @@ func TestT29_DistinctRefusals(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s, err := tt.ring.Detached(bytes.NewReader(tt.data), tt.sig, now)
 			require.Equal(t, tt.want, code(err), "%v", err)
+			if early := tt.ring.Promising(tt.sig, now); early != nil {
+				require.Equal(t, tt.want, code(early), "before the download the same")
+			} else {
+				require.Contains(t, []string{"", signature.CodeBad}, tt.want, "only the file can tell")
+			}
 			if tt.want == "" {
 				require.NoError(t, err)
 				require.Equal(t, maker.Fingerprint(), s.Key)
