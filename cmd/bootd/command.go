@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/nestboot/nestboot/images/depot"
 	"github.com/nestboot/nestboot/images/release"
 )
 
@@ -111,9 +112,12 @@ func loadConfig(path string) (Config, error) {
 // checkFiles opens all that the configuration names, as a start would.
 func checkFiles(ctx context.Context, cfg Config, log *slog.Logger) error {
 	_, basesErr := readBases(ctx, cfg, log)
-	stock, err := openDepot(cfg, &inUse{}, log)
-	if err != nil {
-		return err
+	var stock *depot.Depot
+	if cfg.namesReleases() { // else nobody needs to see the state directory
+		var err error
+		if stock, err = openDepot(cfg, &inUse{}, log); err != nil {
+			return err
+		}
 	}
 	c, err := openCatalogue(ctx, cfg, stock, log)
 	if err == nil {

@@ -4,6 +4,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/nestboot/nestboot/images/fetch"
 	"github.com/nestboot/nestboot/images/release"
@@ -63,3 +64,8 @@ func (i Image) validateSource(at string) error {
 
 // ref is the release that an image names.
 func (i Image) ref() (release.Ref, error) { return release.ParseRef(i.Release, string(i.Arch)) }
+
+// namesReleases reports whether an image is a release.
+func (c Config) namesReleases() bool {
+	return slices.ContainsFunc(c.Images, func(i Image) bool { return i.Release != "" })
+}
