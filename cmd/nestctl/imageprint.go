@@ -35,8 +35,8 @@ func imageStatus(i image) string {
 }
 
 func imageProof(i image) string {
-	if i.Proof.Signed != nil && len(i.Proof.Signed.Key) > 16 {
-		return "OpenPGP " + i.Proof.Signed.Key[len(i.Proof.Signed.Key)-16:]
+	if s := i.Proof.Signed; s != nil && len(s.Key) > 16 {
+		return "OpenPGP " + s.Key[len(s.Key)-16:] + ", " + s.At.UTC().Format(time.DateOnly)
 	}
 	if i.Proof.Kind == "none" {
 		return "nothing"

@@ -67,17 +67,17 @@ func (j *job) keyring(ctx context.Context, p *proof) error {
 	return nil
 }
 
-// lists fetches the lists of digests: the first is signed, each further one must
-// be in one before it.
+// lists fetches the lists of digests. One that is not signed must be in one before
+// it.
 func (j *job) lists(ctx context.Context, p *proof) error {
 	p.sums = map[string]signature.Sums{}
-	for i, l := range j.system.Signature.Lists {
+	for _, l := range j.system.Signature.Lists {
 		file := j.system.Expand(l.File, j.ref)
 		data, err := j.source.Small(ctx, file, signature.MaxList)
 		if err != nil {
 			return notThere(err, "%s has no %s of %s", j.source, path.Base(file), j.ref)
 		}
-		if i == 0 {
+		if l.Signature != "" {
 			data, err = j.signedList(ctx, p, l, data)
 		} else {
 			err = matches(file, data, p.sums[file])

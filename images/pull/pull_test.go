@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"crypto/sha512"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -133,6 +135,50 @@ func TestPullDebian(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "debian-installer:trixie:20250803+deb13u2:x86_64", m.ID())
 	require.Equal(t, []string{string(kernel), string(initrd)}, w.served(m))
+}
+
+// TestPullInlineLists: Flatcar has, beside its .sig, a signed list of digests for
+// each file, of which SHA-512 counts and MD5 and SHA-1 do not.
+func TestPullInlineLists(t *testing.T) {
+	describe := func(m *mirror.Maker) string {
+		return `name: flatcar
+channels: [stable]
+archs: {x86_64: amd64}
+kernel: "{version}/vmlinuz"
+initrds: ["{version}/initrd"]
+signature:
+  kind: openpgp-digests
+  lists:
+    - {file: "{version}/vmlinuz.DIGESTS.asc", signature: inline}
+    - {file: "{version}/initrd.DIGESTS.asc", signature: inline}
+  keys: keys.asc
+  fingerprints: [` + m.Fingerprint() + "]\n"
+	}
+	list := func(name string, data []byte) []byte {
+		return fmt.Appendf(nil, "# MD5 HASH\n%032x  %s\n# SHA512 HASH\n%x  %s\n", 0, name, sha512.Sum512(data), name)
+	}
+	w := newWorld(t, describe)
+	w.mirror.Put("keys.asc", w.maker.Keys())
+	for name, data := range map[string][]byte{"vmlinuz": kernel, "initrd": initrd} {
+		w.mirror.Put("1.0/"+name, data)
+		w.mirror.Put("1.0/"+name+".DIGESTS.asc", w.maker.SignInline(list(name, data), made.Add(day)))
+	}
+	m, err := w.pull("flatcar:stable:1.0")
+	require.NoError(t, err)
+	require.Equal(t, []string{string(kernel), string(initrd)}, w.served(m))
+
+	w = newWorld(t, describe)
+	w.mirror.Put("keys.asc", w.maker.Keys())
+	w.mirror.Put("1.0/vmlinuz", kernel)
+	w.mirror.Put("1.0/initrd", kernel) // a file of the same maker, in the place of another
+	w.mirror.Put("1.0/vmlinuz.DIGESTS.asc", w.maker.SignInline(list("vmlinuz", kernel), made.Add(day)))
+	w.mirror.Put("1.0/initrd.DIGESTS.asc", w.maker.SignInline(list("initrd", initrd), made.Add(day)))
+	_, err = w.pull("flatcar:stable:1.0")
+	require.Equal(t, signature.CodeBad, code(err), "%v", err)
+	w.mirror.Put("1.0/initrd.DIGESTS.asc", w.maker.SignInline(list("another", kernel), made.Add(day)))
+	_, err = w.pull("flatcar:stable:1.0")
+	require.ErrorContains(t, err, "is in no list that is signed")
+	w.nothing()
 }
 
 func TestPullFromFolder(t *testing.T) {

@@ -70,7 +70,7 @@ type Signature struct {
 	// Suffix of the signature beside each file, for openpgp-detached. Default .sig.
 	Suffix string `yaml:"suffix" json:"suffix"`
 	// Lists of digests, for openpgp-digests. The first is signed; each further one
-	// is in one before it.
+	// is signed too, or in one before it.
 	Lists []List `yaml:"lists" json:"lists"`
 	// Keys is where the public keys lie: a path, or a URL of any host. What it
 	// holds is believed only as far as Fingerprints say.
@@ -83,8 +83,8 @@ type Signature struct {
 // List is a file with digests, as sha256sum and Debian's archive write them.
 type List struct {
 	File string `yaml:"file" json:"file"`
-	// Signature over the first list: the path of a detached one, or "inline" for a
-	// cleartext signature framework around the list.
+	// Signature over the list: the path of a detached one, or "inline" for a
+	// cleartext signature framework around the list. Empty: a list before it has it.
 	Signature string `yaml:"signature" json:"signature"`
 }
 
@@ -202,11 +202,8 @@ func (g Signature) validate() error {
 	}
 	for i, l := range g.Lists {
 		errs = append(errs, checkPath("signature.lists", l.File))
-		if i == 0 && l.Signature != Inline {
+		if l.Signature != Inline && (i == 0 || l.Signature != "") {
 			errs = append(errs, checkPath("signature.lists", l.Signature))
-		}
-		if i > 0 && l.Signature != "" {
-			add("signature.lists: only the first is signed, the others are in one before them")
 		}
 	}
 	if strings.ContainsAny(g.Suffix, "/\\") {

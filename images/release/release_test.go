@@ -157,7 +157,7 @@ func TestParseNamesEveryFault(t *testing.T) {
 		"both":           {"channels:", "current: {file: v, pattern: '(x)', json: [a]}\nchannels:", "either"},
 		"two documents":  {"signature:", "---\nsignature:", "more than one"},
 		"order":          {"channels:", "order: alphabetical\nchannels:", "order:"},
-		"second signed":  {"sha256", "openpgp-digests, keys: k, fingerprints: [F88CFEDEFF29A5B4D9523864E25D9AED0593B34A], lists: [{file: a, signature: b}, {file: c, signature: d}]", "only the first"},
+		"second's path":  {"sha256", "openpgp-digests, keys: k, fingerprints: [F88CFEDEFF29A5B4D9523864E25D9AED0593B34A], lists: [{file: a, signature: b}, {file: c, signature: ../d}]", "not a path"},
 		"too long":       {"name:", "# " + strings.Repeat("x", MaxDescription) + "\nname:", "longer than"},
 		"no architectur": {"{x86_64: amd64}", "{}", "archs: want"},
 	} {
