@@ -75,6 +75,11 @@ func (c *catalogue) openRelease(ctx context.Context, i Image, stock *depot.Depot
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
+	if err == nil { // it may have come in a bundle
+		if err = checkArgs(m.ID(), m.Args); err != nil {
+			err = errors.Join(err, img.Close())
+		}
+	}
 	if err != nil {
 		log.WarnContext(ctx, "an image cannot be served, its machines wait", "image", i.Name, "err", err)
 		c.inventory.Images[i.Name] = boot.Image{

@@ -12,7 +12,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/nestboot/nestboot/images/depot"
-	"github.com/nestboot/nestboot/images/release"
 )
 
 const defaultConfig = "/etc/nestboot/bootd.yaml"
@@ -123,6 +122,6 @@ func checkFiles(ctx context.Context, cfg Config, log *slog.Logger) error {
 	if err == nil {
 		err = c.close()
 	}
-	_, systemsErr := release.Load(cfg.Downloads.Systems)
+	_, systemsErr := loadSystems(cfg.Downloads.Systems)
 	return errors.Join(basesErr, err, systemsErr, checkKeyFiles(cfg))
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/nestboot/nestboot/admin"
+	"github.com/nestboot/nestboot/boot"
 	"github.com/nestboot/nestboot/images/bundle"
 	"github.com/nestboot/nestboot/images/depot"
 	"github.com/nestboot/nestboot/images/fetch"
@@ -65,14 +66,38 @@ func (s *site) openDownloads() (err error) {
 	if err != nil {
 		return fmt.Errorf("downloads: %w", err)
 	}
-	systems, err := release.Load(c.Systems)
+	systems, err := loadSystems(c.Systems)
 	if err != nil {
-		return fmt.Errorf("downloads.systems: %w", err)
+		return err
 	}
 	if s.bundleKey, err = s.openBundleKey(); err != nil {
 		return err
 	}
 	s.puller = &pull.Puller{Depot: s.depot, Client: client, Systems: systems, Reserve: reserve, Now: time.Now}
+	return nil
+}
+
+// loadSystems reads descriptions, whose arguments must be such as machines can
+// be given.
+func loadSystems(paths []string) (release.Systems, error) {
+	systems, err := release.Load(paths)
+	errs := []error{err}
+	for _, name := range systems.Names() {
+		errs = append(errs, checkArgs(name, systems[name].Args))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, fmt.Errorf("downloads.systems: %w", err)
+	}
+	return systems, nil
+}
+
+// checkArgs reports kernel arguments that would be more than one word each (T18).
+func checkArgs(of string, args []string) error {
+	for _, a := range args {
+		if _, err := boot.KernelArg(a); err != nil {
+			return fmt.Errorf("%s: args: %w", of, err)
+		}
+	}
 	return nil
 }
 

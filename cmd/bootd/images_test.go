@@ -103,6 +103,9 @@ func TestDownloadsAreChecked(t *testing.T) {
 	require.Contains(t, d.refused(), "name a version")
 	d.edit("stable:current", "stable:1.0\", kernel: \"vmlinuz")
 	require.Contains(t, d.refused(), "goes without kernel")
+	d = newDaemon(t, "downloads: {systems: [bad.yaml]}\n")
+	d.write("bad.yaml", "name: bad\nchannels: [a]\narchs: {x86_64: amd64}\nkernel: k\nargs: ['a\"b']\nsignature: {kind: none}\n")
+	require.Contains(t, d.refused(), "downloads.systems: bad: args")
 	d = newDaemon(t, "downloads: {systems: [gone.yaml]}\n")
 	require.Contains(t, d.refused(), "downloads.systems: description")
 }
