@@ -105,7 +105,7 @@ func (in *inlet) largestBlock(a arrival) int {
 	if a.local.Is6() {
 		headers = headersIPv6
 	}
-	return in.mtu(a.link) - headers
+	return max(in.mtu(a.link)-headers, minBlock)
 }
 
 func (in *inlet) mtu(link int) int {

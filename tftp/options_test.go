@@ -42,6 +42,19 @@ func TestT03_Options(t *testing.T) {
 		"tsize that is not 0":        {map[string]string{"tsize": "77"}, 1468, terms{block: 512, window: 1, probe: true}, []string{"tsize", "1000000"}},
 		"tsize that is not a number": {map[string]string{"tsize": "x"}, 1468, terms{block: 512, window: 1}, nil},
 		"unknown":                    {map[string]string{"multicast": "", "rollover": "0"}, 1468, terms{block: 512, window: 1}, nil},
+		"blksize2":                   {map[string]string{"blksize2": "1500"}, 1468, terms{block: 1024, window: 1}, []string{"blksize2", "1024"}},
+		"blksize2 above the mtu":     {map[string]string{"blksize2": "8192"}, 1468, terms{block: 1024, window: 1}, []string{"blksize2", "1024"}},
+		"blksize2 8":                 {map[string]string{"blksize2": "8"}, 1468, terms{block: 8, window: 1}, []string{"blksize2", "8"}},
+		"blksize2 7":                 {map[string]string{"blksize2": "7"}, 1468, terms{block: 512, window: 1}, nil},
+		"blksize2 65535":             {map[string]string{"blksize2": "65535"}, 65504, terms{block: 32768, window: 1}, []string{"blksize2", "32768"}},
+		"blksize2 beside blksize":    {map[string]string{"blksize2": "1024", "blksize": "1468"}, 1468, terms{block: 1468, window: 1}, []string{"blksize", "1468"}},
+		"blksize2, blksize is bad":   {map[string]string{"blksize2": "1024", "blksize": "7"}, 1468, terms{block: 1024, window: 1}, []string{"blksize2", "1024"}},
+		"utimeout":                   {map[string]string{"utimeout": "50000"}, 1468, terms{block: 512, window: 1, timeout: 50 * time.Millisecond}, []string{"utimeout", "50000"}},
+		"utimeout least":             {map[string]string{"utimeout": "10000"}, 1468, terms{block: 512, window: 1, timeout: 10 * time.Millisecond}, []string{"utimeout", "10000"}},
+		"utimeout most":              {map[string]string{"utimeout": "255000000"}, 1468, terms{block: 512, window: 1, timeout: 255 * time.Second}, []string{"utimeout", "255000000"}},
+		"utimeout too short":         {map[string]string{"utimeout": "9999"}, 1468, terms{block: 512, window: 1}, nil},
+		"utimeout too long":          {map[string]string{"utimeout": "255000001"}, 1468, terms{block: 512, window: 1}, nil},
+		"utimeout beside timeout":    {map[string]string{"utimeout": "50000", "timeout": "3"}, 1468, terms{block: 512, window: 1, timeout: 3 * time.Second}, []string{"timeout", "3"}},
 		"bad one beside a good one":  {map[string]string{"blksize": "x", "tsize": "0"}, 1468, terms{block: 512, window: 1, probe: true}, []string{"tsize", "1000000"}},
 	}
 	for name, tt := range tests {
@@ -62,4 +75,20 @@ func checkTerms(t *testing.T, x terms, largest int) {
 		x.block*x.window > maxWindowBytes || x.timeout < 0 || x.timeout > 255*time.Second || len(x.oack) > 128 {
 		t.Fatalf("terms out of bounds: %+v", x)
 	}
+}
+
+// FuzzNegotiate offers any values of the options there are.
+func FuzzNegotiate(f *testing.F) {
+	f.Add("1468", "", "", "", "0", "4", int64(100_000), uint16(1468))
+	f.Add("", "1500", "255", "10000", "x", "65535", int64(0), uint16(508))
+	f.Fuzz(func(t *testing.T, blksize, blksize2, timeout, utimeout, tsize, windowsize string, size int64, largest uint16) {
+		if size < 0 || int(largest) < defaultBlock-headersIPv6 {
+			return
+		}
+		options := map[string]string{
+			"blksize": blksize, "blksize2": blksize2, "timeout": timeout,
+			"utimeout": utimeout, "tsize": tsize, "windowsize": windowsize,
+		}
+		checkTerms(t, negotiate(options, size, int(largest)), int(largest))
+	})
 }

@@ -57,6 +57,21 @@ func TestErrorPacket(t *testing.T) {
 	}
 }
 
+// FuzzParseAnswer reads what a client, or anybody, sends to a transfer.
+func FuzzParseAnswer(f *testing.F) {
+	f.Add([]byte{0, 4, 0, 2})
+	f.Add([]byte("\x00\x05\x00\x08User aborted\x00"))
+	f.Fuzz(func(t *testing.T, p []byte) {
+		a, ok := parseAnswer(p)
+		if len(a.text) > maxMessage || printable(a.text) != a.text {
+			t.Fatalf("text %q", a.text)
+		}
+		if ok != (len(p) >= headerSize && p[0] == 0 && (p[1] == opACK || p[1] == opERROR)) {
+			t.Fatalf("% x: %v", p, ok)
+		}
+	})
+}
+
 // FuzzAck feeds one foreign datagram to a running transfer.
 func FuzzAck(f *testing.F) {
 	f.Add([]byte{0, 4, 0, 2}, true)

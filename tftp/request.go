@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"encoding/binary"
 	"strings"
-	"unicode"
-	"unicode/utf8"
 )
 
 const (
@@ -56,7 +54,13 @@ func parseRequest(p []byte) (request, error) {
 		return r, &Refusal{Code: codeIllegal, Message: "request without a transfer mode"}
 	}
 	// RFC 1350 section 5 allows any mixture of case; old PXE ROMs send "OCTET".
-	if !strings.EqualFold(mode, "octet") {
+	switch {
+	case strings.EqualFold(mode, "octet"):
+	case strings.EqualFold(mode, "netascii"):
+		// The default of tftp-hpa's client: who tries the server by hand is told
+		// what to type. No firmware asks for it.
+		return r, &Refusal{Code: codeIllegal, Message: "netascii would damage the file: ask in octet mode (tftp: mode binary)"}
+	default:
 		return r, &Refusal{Code: codeIllegal, Message: "only octet mode is served"}
 	}
 	r.options, err = parseOptions(rest)
@@ -92,25 +96,4 @@ func parseOptions(p []byte) (map[string]string, error) {
 func cutString(p []byte) (s string, rest []byte, ok bool) {
 	head, rest, ok := bytes.Cut(p, []byte{0})
 	return string(head), rest, ok
-}
-
-// cleanName removes what firmware adds to the name it was given by DHCP, and
-// refuses names that no one has meant.
-func cleanName(name string) (string, error) {
-	// Some old PXE ROMs append 0xFF, by the look of it DHCP's end option.
-	for strings.HasSuffix(name, "\xff") {
-		name = name[:len(name)-1]
-	}
-	// DHCP servers and boot loaders of the Windows family separate by
-	// backslashes, and clients differ in whether a name begins with a separator.
-	name = strings.TrimLeft(strings.ReplaceAll(name, `\`, "/"), "/")
-	switch {
-	case name == "":
-		return "", &Refusal{Code: codeIllegal, Message: "request without a file name"}
-	case !utf8.ValidString(name):
-		return "", &Refusal{Code: codeIllegal, Message: "file name is not UTF-8"}
-	case strings.ContainsFunc(name, unicode.IsControl):
-		return "", &Refusal{Code: codeIllegal, Message: "file name holds a control character"}
-	}
-	return name, nil
 }

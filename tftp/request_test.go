@@ -57,7 +57,8 @@ func TestParseRequestRefuses(t *testing.T) {
 		text   string
 	}{
 		"write":             {packet(opWRQ, "a", "octet"), codeAccess, "read-only"},
-		"netascii":          {rrq("a", "netascii"), codeIllegal, "only octet"},
+		"netascii":          {rrq("a", "netascii"), codeIllegal, "ask in octet mode"},
+		"netascii, shouted": {rrq("a", "NetASCII"), codeIllegal, "ask in octet mode"},
 		"mail":              {rrq("a", "mail"), codeIllegal, "only octet"},
 		"nothing":           {[]byte{0, 1}, codeIllegal, "without a file name"},
 		"name without end":  {[]byte{0, 1, 'a'}, codeIllegal, "without a file name"},
@@ -129,5 +130,6 @@ func FuzzParseRequest(f *testing.F) {
 			t.Fatalf("accepted %d bytes, %d options, name %q", len(p), len(r.options), r.name)
 		}
 		checkTerms(t, negotiate(r.options, 1<<40, 1468), 1468)
+		_ = hardwareAddress(r.name)
 	})
 }

@@ -77,7 +77,7 @@ func TestRefusals(t *testing.T) {
 		"refusal":     {rrq("key.efi", "octet"), "\x00\x05\x00\x02set expose_key_over\x00"},
 		"broken":      {rrq("broken", "octet"), "\x00\x05\x00\x00internal error\x00"},
 		"write":       {packet(opWRQ, "a", "octet"), "\x00\x05\x00\x02this server is read-only\x00"},
-		"netascii":    {rrq("nothing", "netascii"), "\x00\x05\x00\x04only octet mode is served\x00"},
+		"netascii":    {rrq("nothing", "netascii"), "\x00\x05\x00\x04netascii would damage the file: ask in octet mode (tftp: mode binary)\x00"},
 		"options cut": {rrq("nothing", "octet", "blksize"), "\x00\x05\x00\x08option list is cut off\x00"},
 		"empty file":  {rrq("nothing", "octet"), "\x00\x03\x00\x01"},
 	}
