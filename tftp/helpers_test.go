@@ -13,6 +13,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"os"
 	"testing"
 	"time"
 
@@ -215,3 +216,81 @@ func (r *receiver) take(p []byte) error {
 }
 
 func sum(b []byte) [32]byte { return sha256.Sum256(b) }
+
+// wire carries the datagrams of one transfer in memory. Recv returns one
+// datagram from the client, os.ErrDeadlineExceeded at the deadline, or the cause
+// of the context's end.
+type wire interface {
+	Send(p []byte)
+	Recv(ctx context.Context, p []byte, deadline time.Time) (int, error)
+}
+
+// loop is a transfer over a wire: a worker's round without its sockets.
+type loop struct {
+	sender
+	source source
+	wire   wire
+	answer func()
+	in     [maxAnswer]byte
+	flight []byte
+}
+
+func newLoop(w wire, file *io.SectionReader, t terms, pool *bufferPool, answer func()) *loop {
+	return &loop{
+		sender: newSender(file.Size(), t), source: newSource(file, t.block*t.window, pool), wire: w, answer: answer,
+	}
+}
+
+func (l *loop) run(ctx context.Context) error {
+	defer l.source.close()
+	for !l.done() {
+		if err := l.send(); err != nil {
+			return err
+		}
+		if err := l.await(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (l *loop) send() error {
+	first, last := l.sender.flight()
+	if first > 0 {
+		if off, n := l.span(first, last); !l.source.has(off, n) {
+			if err := l.source.fill(off); err != nil {
+				return err
+			}
+		}
+	}
+	l.fly(time.Now())
+	for n := first; n <= last; n++ {
+		l.flight = l.appendFlight(l.flight[:0], &l.source, n, n)
+		l.wire.Send(l.flight)
+	}
+	return nil
+}
+
+func (l *loop) await(ctx context.Context) error {
+	for {
+		n, err := l.wire.Recv(ctx, l.in[:], l.deadline())
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			return l.silence(time.Now())
+		}
+		if err != nil {
+			return err
+		}
+		a, ok := parseAnswer(l.in[:n])
+		if !ok {
+			continue
+		}
+		before := l.answered
+		due, err := l.take(a, time.Now())
+		if l.answered && !before {
+			l.answer()
+		}
+		if due || err != nil {
+			return err
+		}
+	}
+}

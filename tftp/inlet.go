@@ -47,7 +47,7 @@ type mtu struct {
 	read  time.Time
 }
 
-func newInlet(conn *net.UDPConn) (*inlet, error) {
+func newInlet(conn *net.UDPConn, dscp int) (*inlet, error) {
 	// A dual-stack socket has both, others one.
 	err4 := ipv4.NewPacketConn(conn).SetControlMessage(ipv4.FlagDst|ipv4.FlagInterface, true)
 	err6 := ipv6.NewPacketConn(conn).SetControlMessage(ipv6.FlagDst|ipv6.FlagInterface, true)
@@ -55,6 +55,12 @@ func newInlet(conn *net.UDPConn) (*inlet, error) {
 		return nil, fmt.Errorf("ask for destination addresses on %s: %w", conn.LocalAddr(), errors.Join(err4, err6))
 	}
 	_ = conn.SetReadBuffer(queueBytes) // as far as the system allows
+	if dscp > 0 {
+		err4, err6 = ipv4.NewPacketConn(conn).SetTOS(dscp<<2), ipv6.NewPacketConn(conn).SetTrafficClass(dscp<<2)
+		if err4 != nil && err6 != nil {
+			return nil, fmt.Errorf("set DSCP %d on %s: %w", dscp, conn.LocalAddr(), errors.Join(err4, err6))
+		}
+	}
 	return &inlet{conn: conn, mtus: make(map[int]mtu)}, nil
 }
 

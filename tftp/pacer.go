@@ -16,7 +16,7 @@ const (
 
 // pacer decides how long to wait for an answer, after RFC 6298.
 type pacer struct {
-	fixed    time.Duration // the client's own wish (RFC 2349), 0 if none
+	fixed    time.Duration // the client's own wish (RFC 2349, utimeout), 0 if none
 	srtt     time.Duration // smoothed round trip, 0 if none was measured
 	rttvar   time.Duration
 	timeouts int // since the last measured round trip
@@ -24,11 +24,14 @@ type pacer struct {
 
 // wait is how long the current flight may stay without an answer.
 func (p *pacer) wait() time.Duration {
-	if p.fixed > 0 {
+	if p.fixed >= time.Second {
 		return p.fixed
 	}
 	d := initialWait
-	if p.srtt > 0 {
+	switch {
+	case p.fixed > 0: // by utimeout: a first wait, or five retries were over in no time
+		d = p.fixed
+	case p.srtt > 0:
 		d = max(p.srtt+4*p.rttvar, minWait)
 	}
 	for n := p.timeouts; n > 0 && d < maxWait; n-- {

@@ -87,7 +87,7 @@ func FuzzAck(f *testing.F) {
 			tm = terms{block: 512, window: 4, oack: packet(opOACK, "windowsize", "4")}
 		}
 		w := &scripted{answers: [][]byte{p}}
-		s := newSender(w, section(file), tm, new(bufferPool), func() {})
+		s := newLoop(w, section(file), tm, new(bufferPool), func() {})
 		err := s.run(t.Context())
 		if err == nil {
 			t.Fatal("done after one answer")

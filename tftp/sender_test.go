@@ -86,7 +86,7 @@ func TestT06_Flights(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w := &scripted{answers: tt.acks}
 			file := content(tt.size)
-			s := newSender(w, section(file), tt.terms, new(bufferPool), func() {})
+			s := newLoop(w, section(file), tt.terms, new(bufferPool), func() {})
 			require.NoError(t, s.run(t.Context()))
 			require.Equal(t, tt.sent, w.blocks())
 			require.Equal(t, int64(tt.size), s.confirmed())
@@ -111,7 +111,7 @@ func (w *scripted) file() []byte {
 func TestSenderGivesUp(t *testing.T) {
 	five := acks(1, silent, silent, silent, silent, silent)
 	w := &scripted{answers: five}
-	s := newSender(w, section(content(5000)), terms{block: 512, window: 1}, new(bufferPool), func() {})
+	s := newLoop(w, section(content(5000)), terms{block: 512, window: 1}, new(bufferPool), func() {})
 	err := s.run(t.Context())
 	require.ErrorIs(t, err, errSilent)
 	require.ErrorContains(t, err, "block 2 of 10, 5 retries")
@@ -121,18 +121,18 @@ func TestSenderGivesUp(t *testing.T) {
 
 	// A client that repeats its ACK is alive: it gets five more.
 	w = &scripted{answers: append(five, acks(1, silent, silent, silent, silent, silent, 2)...)}
-	s = newSender(w, section(content(600)), terms{block: 512, window: 1}, new(bufferPool), func() {})
+	s = newLoop(w, section(content(600)), terms{block: 512, window: 1}, new(bufferPool), func() {})
 	require.NoError(t, s.run(t.Context()))
 }
 
 // TestSenderMeasuresCleanFlights: an ACK to a flight that was sent twice belongs
 // to either, and tells nothing of the network (Karn).
 func TestSenderMeasuresCleanFlights(t *testing.T) {
-	s := newSender(&scripted{answers: acks(silent, 1, silent, 2)}, section(content(600)), terms{block: 512, window: 1}, new(bufferPool), func() {})
+	s := newLoop(&scripted{answers: acks(silent, 1, silent, 2)}, section(content(600)), terms{block: 512, window: 1}, new(bufferPool), func() {})
 	require.NoError(t, s.run(t.Context()))
 	require.Zero(t, s.pacer.srtt)
 	require.Equal(t, 2, s.pacer.timeouts)
-	s = newSender(&scripted{answers: acks(silent, 1, 2)}, section(content(600)), terms{block: 512, window: 1}, new(bufferPool), func() {})
+	s = newLoop(&scripted{answers: acks(silent, 1, 2)}, section(content(600)), terms{block: 512, window: 1}, new(bufferPool), func() {})
 	require.NoError(t, s.run(t.Context()))
 	require.Positive(t, s.pacer.srtt)
 	require.Zero(t, s.pacer.timeouts)
@@ -140,7 +140,7 @@ func TestSenderMeasuresCleanFlights(t *testing.T) {
 
 func TestSenderReadFailure(t *testing.T) {
 	broken := io.NewSectionReader(bytes.NewReader(content(1000)), 0, 5000) // shrunk after it was opened
-	s := newSender(&scripted{}, broken, terms{block: 512, window: 1}, new(bufferPool), func() {})
+	s := newLoop(&scripted{}, broken, terms{block: 512, window: 1}, new(bufferPool), func() {})
 	require.ErrorIs(t, s.run(t.Context()), io.EOF)
 }
 
@@ -159,7 +159,7 @@ func TestSenderClientError(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			calls := 0
 			tm := terms{block: 512, window: 1, probe: tt.probe, oack: packet(opOACK, "tsize", "600")}
-			s := newSender(&scripted{answers: tt.answers}, section(content(600)), tm, new(bufferPool), func() { calls++ })
+			s := newLoop(&scripted{answers: tt.answers}, section(content(600)), tm, new(bufferPool), func() { calls++ })
 			err := s.run(t.Context())
 			require.ErrorContains(t, err, `client ended the transfer with tftp error 0 "User aborted"`)
 			require.Equal(t, tt.want, errors.Is(err, ErrSizeProbe))
@@ -181,7 +181,7 @@ func TestT02_OneDatagram(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := &link{in: make(chan []byte), out: &lossy{to: make(chan []byte, 1000)}}
 				began := time.Now()
-				s := newSender(w, section(content(1e6)), negotiate(options, 1e6, 65504), new(bufferPool), func() { t.Error("answered") })
+				s := newLoop(w, section(content(1e6)), negotiate(options, 1e6, 65504), new(bufferPool), func() { t.Error("answered") })
 				require.ErrorIs(t, s.run(t.Context()), ErrNoAnswer)
 				require.LessOrEqual(t, time.Since(began), 15*time.Second)
 				<-time.After(time.Minute) // of the bubble's clock
@@ -306,7 +306,7 @@ func TestT06_Loss(t *testing.T) {
 				file := io.NewSectionReader(noise{content(1 << 16)}, 0, tt.size)
 				tm := negotiate(map[string]string{"windowsize": "65535", "tsize": "0"}, tt.size, 1468)
 				tm.window = tt.window
-				s := newSender(&link{toServer.to, toClient}, file, tm, new(bufferPool), func() {})
+				s := newLoop(&link{toServer.to, toClient}, file, tm, new(bufferPool), func() {})
 				ctx, cancel := context.WithCancel(t.Context())
 				got := make(chan [32]byte)
 				go func() { got <- receive(ctx, toClient.to, toServer, tt.window) }()
@@ -366,7 +366,7 @@ func TestSenderAllocatesNothingPerBlock(t *testing.T) {
 	allocs := func(blocks int) float64 {
 		file := section(content(blocks * 512))
 		return testing.AllocsPerRun(10, func() {
-			s := newSender(&obedient{}, file, terms{block: 512, window: 4}, pool, func() {})
+			s := newLoop(&obedient{}, file, terms{block: 512, window: 4}, pool, func() {})
 			require.NoError(t, s.run(t.Context()))
 		})
 	}
@@ -394,7 +394,7 @@ func (w *stuck) Recv(_ context.Context, p []byte, deadline time.Time) (int, erro
 func TestT04_ClientWithoutProgressIsDropped(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		begun := time.Now()
-		s := newSender(&stuck{}, section(content(5000)), terms{block: 512, window: 1}, &bufferPool{}, func() {})
+		s := newLoop(&stuck{}, section(content(5000)), terms{block: 512, window: 1}, &bufferPool{}, func() {})
 		require.ErrorIs(t, s.run(t.Context()), errStalled)
 		require.Less(t, time.Since(begun), 2*time.Minute)
 	})

@@ -30,6 +30,13 @@ type Server struct {
 	// and must not block. Neither is told of requests that the Limits drop; the
 	// address of those that OnDone reports with ErrNoAnswer may be forged.
 	OnRequest, OnDone func(Transfer)
+	// SinglePort has everything sent from the request port, for networks whose
+	// address translator or firewall lets no other through. A client's answer then
+	// proves less, since the port that it has to name is known: who forges a
+	// request can forge the answers to it.
+	SinglePort bool
+	// DSCP marks what is sent (RFC 2474), 0 to 63.
+	DSCP int
 	// Limits bounds transfers, replies and time.
 	Limits Limits
 }
@@ -45,33 +52,84 @@ type service struct {
 	running  sync.WaitGroup
 }
 
-// Serve answers requests that arrive at conn, an unconnected UDP socket that the
-// caller has bound, to a wildcard address or another. It owns conn from now on.
+// Serve answers requests that arrive at conns, unconnected UDP sockets that the
+// caller has bound, to a wildcard address or another: to several addresses, or
+// several times to the same one (SO_REUSEPORT), which gives each a goroutine of
+// its own for all transfers that come in by it. It owns conns from now on.
 //
-// When ctx ends it closes conn, lets running transfers end for at most
+// When ctx ends it closes conns, lets running transfers end for at most
 // Limits.Grace, and returns nil after the last of its goroutines has ended. An
-// error means that conn failed; running transfers have had their grace then too.
-func (s *Server) Serve(ctx context.Context, conn *net.UDPConn) error {
-	defer func() { _ = conn.Close() }() // closed before on every way but the first two
+// error means that one of conns failed; running transfers have had their grace
+// then too.
+func (s *Server) Serve(ctx context.Context, conns ...*net.UDPConn) error {
+	defer closeAll(conns) // closed before on most ways
 	if s.Open == nil {
 		return errors.New("tftp server has no handler: set Open")
 	}
-	in, err := newInlet(conn)
+	v := s.service()
+	workers, err := v.workers(conns)
 	if err != nil {
 		return err
 	}
-	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
+	accepting, stop := context.WithCancel(ctx)
 	defer stop()
-
-	v := s.service()
 	transfers, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer cancel(nil)
-	err = v.accept(transfers, in)
+	var working, reading sync.WaitGroup
+	failed := make(chan error, len(workers))
+	for _, w := range workers {
+		working.Go(w.run)
+		reading.Go(func() { failed <- v.accept(accepting, transfers, w); stop() })
+	}
+	<-accepting.Done()
+	if !v.SinglePort {
+		closeAll(conns)
+		reading.Wait()
+	}
 	v.drain(cancel)
+	closeAll(conns)
+	reading.Wait()
+	v.running.Wait() // the single port may have let in a last one
+	for _, w := range workers {
+		w.post(mail{kind: stopped})
+	}
+	working.Wait()
 	if ctx.Err() != nil {
 		return nil
 	}
-	return err
+	return <-failed
+}
+
+func closeAll(conns []*net.UDPConn) {
+	for _, c := range conns {
+		_ = c.Close() // twice does no harm
+	}
+}
+
+// workers makes one for each socket.
+func (v *service) workers(conns []*net.UDPConn) (workers []*worker, err error) {
+	defer func() {
+		if err != nil {
+			for _, w := range workers {
+				w.close()
+			}
+		}
+	}()
+	for _, conn := range conns {
+		in, err := newInlet(conn, v.DSCP)
+		if err != nil {
+			return workers, err
+		}
+		w, err := newWorker(v, in)
+		if err != nil {
+			return workers, err
+		}
+		workers = append(workers, w)
+	}
+	if len(workers) == 0 {
+		return nil, errors.New("tftp server has no socket")
+	}
+	return workers, nil
 }
 
 func (s *Server) service() *service {
@@ -86,28 +144,35 @@ func (s *Server) service() *service {
 	return v
 }
 
-// accept reads requests until the socket is closed or fails.
-func (v *service) accept(ctx context.Context, in *inlet) error {
+// accept reads requests until the socket is closed or fails. When accepting ends
+// no new ones are taken, only, where there is a single port, answers to the old.
+func (v *service) accept(accepting, transfers context.Context, w *worker) error {
 	drops := dropLog{log: v.log}
 	for {
-		a, err := in.read()
+		a, err := w.in.read()
 		if err != nil {
 			return err
 		}
-		if !isRequest(a.packet) || !a.answerable() || !v.allowed(a.client.Addr()) {
+		if v.SinglePort && !isRequest(a.packet) {
+			if x, ok := parseAnswer(a.packet); ok {
+				w.post(mail{kind: answered, client: a.client, answer: x})
+			}
 			continue
 		}
-		tctx, t, err := v.gate.admit(ctx, a.client, a.packet)
+		if accepting.Err() != nil || !isRequest(a.packet) || !a.answerable() || !v.allowed(a.client.Addr()) {
+			continue
+		}
+		ctx, t, err := v.gate.admit(transfers, a.client, a.packet)
 		if errors.Is(err, errRepeated) {
 			continue
 		}
 		if err != nil {
-			drops.add(ctx, a.client, err)
+			drops.add(transfers, a.client, err)
 			continue
 		}
-		j := job{client: a.client, local: a.local, largest: in.largestBlock(a), ticket: t, start: time.Now()}
+		j := job{client: a.client, local: a.local, link: a.link, largest: w.in.largestBlock(a), ticket: t, start: time.Now()}
 		j.request, j.refusal = parseRequest(a.packet)
-		v.running.Go(func() { v.serve(tctx, j) })
+		v.running.Go(func() { v.begin(ctx, j, w) })
 	}
 }
 
@@ -116,6 +181,7 @@ func (v *service) drain(cancel context.CancelCauseFunc) {
 	timer := time.AfterFunc(v.limits.Grace, func() { cancel(errStopping) })
 	defer timer.Stop()
 	v.running.Wait()
+	cancel(errStopping)
 }
 
 func (v *service) allowed(a netip.Addr) bool {

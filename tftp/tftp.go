@@ -22,6 +22,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/netip"
 	"time"
 )
@@ -30,6 +31,9 @@ import (
 // that firmware adds (leading separators, backslashes, trailing 0xFF) and holds
 // valid UTF-8 without control characters; it may still hold "..". The client's
 // address is not proven: a request is easily forged.
+//
+// A file in memory is a [Memory]; any other is read a chunk at a time, by a
+// goroutine that lasts as long.
 //
 // An [fs.ErrNotExist] is told to the client as "file not found", an
 // [fs.ErrPermission] as "access violation", a [*Refusal] word by word; of any
@@ -44,6 +48,9 @@ type Handler func(ctx context.Context, name string, client netip.AddrPort) (*io.
 type Transfer struct {
 	// Name is the file name as the [Handler] sees it, empty if it could not be read.
 	Name string
+	// MAC is the hardware address of the client where the name holds one, as names
+	// do that loaders try on the chance; a claim.
+	MAC net.HardwareAddr
 	// Client is the address and port the request came from.
 	Client netip.AddrPort
 	// Size is the length of the file and Bytes what the client has confirmed.
@@ -67,6 +74,7 @@ var (
 	// hung up. OVMF does so before each download; it is not a failure.
 	ErrSizeProbe = errors.New("client wanted the size only")
 
+	errReplaced = errors.New("client has asked for something else")
 	errEvicted  = fmt.Errorf("%w: dropped, too many wait for a first answer", ErrNoAnswer)
 	errStalled  = errors.New("client makes no progress")
 	errSilent   = errors.New("client has stopped answering")
