@@ -29,14 +29,14 @@ type side struct {
 
 // round loads the server and notes what it cost.
 func (s *side) round(ctx context.Context, f files, d time.Duration) error {
-	before, err := cpu(s.pid)
+	before, err := bench.CPU(s.pid)
 	if err != nil {
 		return err
 	}
 	timed, cancel := context.WithTimeout(ctx, d)
 	defer cancel()
 	t := load(timed, s.to, f.Client)
-	after, err := cpu(s.pid)
+	after, err := bench.CPU(s.pid)
 	if err != nil {
 		return err
 	}

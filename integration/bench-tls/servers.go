@@ -7,8 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/nestboot/nestboot/integration/lab"
@@ -109,45 +107,4 @@ func nginxVersion(ctx context.Context, m lab.Materials) (name, whole string, err
 		return "", "", fmt.Errorf("nginx -V says nothing of its version: %s", out)
 	}
 	return "nginx-" + string(found[1]), fmt.Sprintf("nginx %s (%s)", found[1], found[2]), nil
-}
-
-// tick is the unit of times in /proc/<pid>/stat (USER_HZ, proc(5)).
-const tick = 10 * time.Millisecond
-
-// cpu is the processor time that a process and its children have used.
-func cpu(pid int) (time.Duration, error) {
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return 0, err
-	}
-	// The name, in brackets, may hold spaces; utime and stime are the 12th and 13th field behind it.
-	fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
-	if len(fields) < 13 {
-		return 0, fmt.Errorf("read /proc/%d/stat: %d fields", pid, len(fields))
-	}
-	var ticks int
-	for _, f := range fields[11:13] {
-		n, err := strconv.Atoi(f)
-		if err != nil {
-			return 0, fmt.Errorf("read /proc/%d/stat: %w", pid, err)
-		}
-		ticks += n
-	}
-	used := time.Duration(ticks) * tick
-	children, err := os.ReadFile(fmt.Sprintf("/proc/%[1]d/task/%[1]d/children", pid))
-	if err != nil {
-		return 0, err
-	}
-	for _, child := range strings.Fields(string(children)) {
-		n, err := strconv.Atoi(child)
-		if err != nil {
-			return 0, fmt.Errorf("read the children of %d: %w", pid, err)
-		}
-		more, err := cpu(n)
-		if err != nil {
-			return 0, err
-		}
-		used += more
-	}
-	return used, nil
 }

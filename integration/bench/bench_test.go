@@ -2,6 +2,8 @@ package bench
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"os"
 	"testing"
 	"time"
 
@@ -26,4 +28,19 @@ func TestMedian(t *testing.T) {
 	require.Equal(t, 3, Median(values))
 	require.Equal(t, []int{5, 1, 3}, values, "they stay as they were")
 	require.Equal(t, 3, Median([]int{1, 3}))
+}
+
+func TestCPUCountsWork(t *testing.T) {
+	before, err := CPU(os.Getpid())
+	require.NoError(t, err)
+	sum := [32]byte{}
+	for now := before; now < before+2*tick; { // until it was seen
+		for range 1000 {
+			sum = sha256.Sum256(sum[:])
+		}
+		now, err = CPU(os.Getpid())
+		require.NoError(t, err)
+	}
+	_, err = CPU(0)
+	require.ErrorIs(t, err, os.ErrNotExist)
 }

@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -12,7 +13,8 @@ import (
 // Materials is the folder of unpacked Debian packages that integration/deps.sh fills: one tree per suite, nothing of
 // it installed.
 type Materials struct {
-	Dir string
+	Dir   string
+	Suite string // whose tree Command runs programs of; bookworm when empty
 }
 
 // FindMaterials returns the materials in $NESTBOOT_CACHE, or else in the user's cache folder, as deps.sh does.
@@ -69,7 +71,13 @@ func (m Materials) Debs() []string {
 func (m Materials) Stock() string { return m.IPXE("ipxe.iso") }
 
 // root is the tree that the guest, the firmware and the other DHCP servers are taken from.
-func (m Materials) root() string { return filepath.Join(m.Dir, "bookworm") }
+func (m Materials) root() string { return filepath.Join(m.Dir, cmp.Or(m.Suite, "bookworm")) }
+
+// From is the same materials with the programs of another suite, such as "forky".
+func (m Materials) From(suite string) Materials { m.Suite = suite; return m }
+
+// Path is where a file of the suite lies, to be executed or read by name.
+func (m Materials) Path(name string) string { return filepath.Join(m.root(), name) }
 
 // libraryDirs are the folders of the tree that hold shared libraries, in the order of the loader's search.
 func (m Materials) libraryDirs() []string {
@@ -86,11 +94,15 @@ func (m Materials) libraryDirs() []string {
 // C library may be of another version.
 func (m Materials) Command(ctx context.Context, program string, args ...string) *exec.Cmd {
 	dirs := m.libraryDirs()
-	loader := filepath.Join(dirs[0], "ld-linux-x86-64.so.2")
 	all := append([]string{
-		"--inhibit-cache", "--library-path", strings.Join(dirs, ":"), filepath.Join(m.root(), program),
+		"--inhibit-cache", "--library-path", strings.Join(dirs, ":"), m.Path(program),
 	}, args...)
-	return exec.CommandContext(ctx, loader, all...)
+	loader, err := locate(dirs, "ld-linux-x86-64.so.2") // newer suites have it below usr
+	cmd := exec.CommandContext(ctx, loader, all...)
+	if err != nil {
+		cmd.Err = err // Start reports it
+	}
+	return cmd
 }
 
 // one returns the single path below the tree that matches pattern: versions are part of some names.
