@@ -37,6 +37,9 @@ func (v *service) report(ctx context.Context, t Transfer) {
 		slog.String("stage", "tftp"), slog.Any("addr", t.Client),
 		slog.String("image", t.Name), slog.Duration("dur", t.Duration),
 	}
+	if t.MAC != nil {
+		attrs = append(attrs, slog.String("mac", t.MAC.String()))
+	}
 	if t.Err == nil {
 		v.log.LogAttrs(ctx, slog.LevelInfo, "tftp transfer done", attrs...)
 		return

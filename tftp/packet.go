@@ -54,6 +54,8 @@ type clientError struct {
 	text string
 }
 
+func (e *clientError) Is(target error) bool { return target == ErrAborted }
+
 func (e *clientError) Error() string {
 	return fmt.Sprintf("client ended the transfer with tftp error %d %q", e.code, e.text)
 }

@@ -73,6 +73,8 @@ var (
 	// ErrSizeProbe ends a transfer whose client asked for the size, read it and
 	// hung up. OVMF does so before each download; it is not a failure.
 	ErrSizeProbe = errors.New("client wanted the size only")
+	// ErrAborted ends a transfer whose client has sent an ERROR.
+	ErrAborted = errors.New("client ended the transfer")
 
 	errReplaced = errors.New("client has asked for something else")
 	errEvicted  = fmt.Errorf("%w: dropped, too many wait for a first answer", ErrNoAnswer)

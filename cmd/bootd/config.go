@@ -41,7 +41,7 @@ type Config struct {
 	Certificates []Certificate `yaml:"certificates"`
 	// Listen says where bootd can be reached.
 	Listen Listen `yaml:"listen"`
-	// TFTP limits who is answered by TFTP.
+	// TFTP says who is answered by TFTP, and how.
 	TFTP TFTP `yaml:"tftp"`
 	// Artifacts says what the boot files of machines are made of.
 	Artifacts Artifacts `yaml:"artifacts"`
@@ -75,13 +75,6 @@ type Listen struct {
 	// RSA key exchange, which has no forward secrecy (OVMF 2022.11). Default "":
 	// off.
 	LegacyHTTPS string `yaml:"legacy_https"`
-}
-
-// TFTP limits who is answered.
-type TFTP struct {
-	// Networks are the client networks. Default: loopback, link-local and the
-	// private ranges of RFC 1918 and RFC 4193.
-	Networks []netip.Prefix `yaml:"networks"`
 }
 
 // Artifacts describes what artifact sets are made of. The sets themselves are
@@ -227,6 +220,7 @@ func (c Config) Validate() error {
 	}
 	errs = append(errs, c.Listen.validate()...)
 	errs = append(errs, c.Downloads.validate()...)
+	errs = append(errs, c.TFTP.validate()...)
 	errs = append(errs, c.validateImages()...)
 	errs = append(errs, c.validateMachines()...)
 	return errors.Join(errs...)

@@ -1,13 +1,11 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
-	"log/slog"
 	"net/netip"
 	"regexp"
 	"time"
@@ -20,15 +18,6 @@ import (
 	"github.com/nestboot/nestboot/pki/links"
 	"github.com/nestboot/nestboot/tftp"
 )
-
-func (s *site) tftpServer() *tftp.Server {
-	return &tftp.Server{
-		Open: s.openTFTP, Log: slog.New(warnings{s.log.Handler()}), Networks: s.cfg.TFTP.Networks,
-		Limits:    tftp.Limits{Grace: time.Duration(s.cfg.Grace) * time.Second},
-		OnRequest: func(t tftp.Transfer) { s.record(tftpEvent(boot.StageTFTPRequest, t)) },
-		OnDone:    func(t tftp.Transfer) { s.record(tftpEvent(boot.StageTFTPDone, t)) },
-	}
-}
 
 // openTFTP serves the files of sets, but of a set with a key only if its
 // operator chose so (T14).
@@ -47,7 +36,7 @@ func (s *site) openTFTP(ctx context.Context, name string, client netip.AddrPort)
 	case err != nil:
 		return nil, err
 	}
-	return io.NewSectionReader(bytes.NewReader(f.Data), 0, int64(len(f.Data))), nil
+	return io.NewSectionReader(tftp.Memory(f.Data), 0, int64(len(f.Data))), nil
 }
 
 // openHTTP serves the files of sets to whoever asks by name.
@@ -121,7 +110,7 @@ func asArtifact(f artifact.File, err error) (httpboot.Artifact, error) {
 var probes = regexp.MustCompile(`(^|/)(pxelinux\.cfg/.*|[0-9a-f]{8}\.ipxe|autoexec\.ipxe)$`)
 
 func tftpEvent(stage boot.Stage, t tftp.Transfer) boot.Event {
-	e := boot.Event{Stage: stage, Addr: t.Client.Addr().Unmap(), Name: t.Name, Bytes: t.Bytes, Duration: t.Duration}
+	e := boot.Event{Stage: stage, MAC: t.MAC.String(), Addr: t.Client.Addr().Unmap(), Name: t.Name, Bytes: t.Bytes, Duration: t.Duration}
 	switch {
 	case t.Err == nil:
 		if stage == boot.StageTFTPDone {

@@ -12,12 +12,12 @@ import (
 // sockets are all addresses that bootd answers on, taken before anything else
 // is done, so that a busy port changes nothing.
 type sockets struct {
-	tftp                 *net.UDPConn
+	tftp                 []*net.UDPConn
 	http, https, metrics net.Listener
 	legacy               net.Listener // nil: off
 }
 
-func openSockets(ctx context.Context, l Listen) (*sockets, error) {
+func openSockets(ctx context.Context, l Listen, t TFTP) (*sockets, error) {
 	s := &sockets{}
 	var lc net.ListenConfig
 	var errs []error
@@ -26,11 +26,9 @@ func openSockets(ctx context.Context, l Listen) (*sockets, error) {
 		errs = append(errs, explainListen(field, addr, err))
 		return ln
 	}
-	if c, err := lc.ListenPacket(ctx, "udp", l.TFTP); err != nil {
-		errs = append(errs, explainListen("listen.tftp", l.TFTP, err))
-	} else {
-		s.tftp, _ = c.(*net.UDPConn) // ListenPacket("udp") always gives one
-	}
+	var err error
+	s.tftp, err = listenTFTP(ctx, l.TFTP, t)
+	errs = append(errs, err)
 	s.http = tcp("listen.http", l.HTTP)
 	s.https = tcp("listen.https", l.HTTPS)
 	if l.LegacyHTTPS != "" {
@@ -46,8 +44,8 @@ func openSockets(ctx context.Context, l Listen) (*sockets, error) {
 
 // close closes what is open; closing twice is harmless.
 func (s *sockets) close() {
-	if s.tftp != nil {
-		_ = s.tftp.Close()
+	for _, c := range s.tftp {
+		_ = c.Close()
 	}
 	for _, l := range []net.Listener{s.http, s.https, s.legacy, s.metrics} {
 		if l != nil {

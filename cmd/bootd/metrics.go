@@ -20,6 +20,7 @@ type metrics struct {
 	events   *prometheus.CounterVec
 	seconds  *prometheus.HistogramVec
 	bytes    *prometheus.CounterVec
+	tftp     *tftpMetrics
 }
 
 func newMetrics() *metrics {
@@ -40,6 +41,7 @@ func newMetrics() *metrics {
 		Name: "nestboot_build_info", Help: "Always 1; the labels tell the version.", ConstLabels: prometheus.Labels{"version": version()},
 	})
 	info.Set(1)
+	m.tftp = newTFTPMetrics(m.registry)
 	m.registry.MustRegister(m.events, m.seconds, m.bytes, info,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m

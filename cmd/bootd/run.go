@@ -64,7 +64,7 @@ func run(ctx context.Context, o options) error {
 	if err != nil {
 		return err
 	}
-	socks, err := openSockets(ctx, cfg.Listen)
+	socks, err := openSockets(ctx, cfg.Listen, cfg.TFTP)
 	if err != nil {
 		return errors.Join(err, cat.close())
 	}
@@ -105,7 +105,7 @@ func (s *site) warnAtStart(ctx context.Context) {
 // serve runs every server until ctx ends or one of them fails.
 func (s *site) serve(ctx context.Context, hup <-chan os.Signal, reload func()) error {
 	servers, ctx := errgroup.WithContext(ctx)
-	servers.Go(func() error { return s.tftpServer().Serve(ctx, s.sockets.tftp) })
+	servers.Go(func() error { return s.tftpServer().Serve(ctx, s.sockets.tftp...) })
 	servers.Go(func() error { return s.httpServer().Serve(ctx, s.sockets.http, s.sockets.https, s.sockets.legacy) })
 	servers.Go(func() error { return serveHTTP(ctx, s.admin, s.api()) })
 	servers.Go(func() error { return serveHTTP(ctx, s.sockets.metrics, s.metrics.handler(s.ready)) })
@@ -115,7 +115,7 @@ func (s *site) serve(ctx context.Context, hup <-chan os.Signal, reload func()) e
 	servers.Go(func() error { s.depot.Run(ctx); return nil })
 	servers.Go(func() error { onHangup(ctx, hup, reload); return nil })
 	s.log.InfoContext(ctx, "bootd answers", "version", version(), "boot", s.names.BootURL, "ipxe", s.names.ipxeURL(s.names.IPXE),
-		"tftp", s.sockets.tftp.LocalAddr().String(), "http", s.sockets.http.Addr().String(), "sets", len(s.sets.List()))
+		"tftp", s.sockets.tftp[0].LocalAddr().String(), "http", s.sockets.http.Addr().String(), "sets", len(s.sets.List()))
 	notify(s.log, daemon.SdNotifyReady)
 	<-ctx.Done()
 	notify(s.log, daemon.SdNotifyStopping)

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
@@ -40,9 +41,11 @@ func TestStartServeStopStart(t *testing.T) {
 		"/healthz": "ok", "/readyz": "ok", "/debug/pprof/cmdline": "",
 		"/metrics": `nestboot_boot_stage_total{code="",stage="tftp-done"} 2`,
 	} {
-		status, body := d.get("http://" + d.ports.metrics + path)
-		require.Equal(t, http.StatusOK, status, path)
-		require.Contains(t, body, want)
+		require.EventuallyWithT(t, func(c *assert.CollectT) { // the last ACK comes after the file
+			status, body := d.get("http://" + d.ports.metrics + path)
+			assert.Equal(c, http.StatusOK, status, path)
+			assert.Contains(c, body, want)
+		}, 10*time.Second, 20*time.Millisecond)
 	}
 	d.stop()
 	d.start()
