@@ -4,7 +4,7 @@ GO    ?= go
 BIN   := $(CURDIR)/.bin
 FUZZTIME ?= 60s
 
-.PHONY: help deps build demo lab allowed test e2e-artifacts e2e-trust check lint models fuzz generate bench-artifacts bench-tls bench-revoke clean
+.PHONY: help deps build demo lab allowed test e2e-artifacts e2e-trust check lint models fuzz generate bench-artifacts bench-tftp bench-tls bench-revoke clean
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
@@ -54,6 +54,10 @@ generate: ## compile the programs inside single-file artifacts (needs GCC of Deb
 
 bench-artifacts: lab ## time a whole set of boot artifacts, a new trust root and a key
 	@$(GO) run ./integration/bench-artifacts
+
+bench-tftp: lab build ## TFTP throughput, CPU per GB and memory, against dnsmasq, tftp-hpa and pin/tftp
+	@$(GO) build -o $(BIN)/ ./integration/bench-tftp/...
+	@$(BIN)/bench-tftp -bin $(BIN)
 
 bench-tls: lab build ## full handshakes of mutual TLS on one core, against nginx
 	@$(GO) build -o $(BIN)/ ./integration/bench-tls
