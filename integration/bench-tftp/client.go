@@ -3,11 +3,8 @@ package main
 import (
 	"encoding/binary"
 	"fmt"
-	"net"
 	"strconv"
 	"time"
-
-	"golang.org/x/net/ipv4"
 )
 
 // Opcodes of RFC 1350 and RFC 2347.
@@ -22,12 +19,11 @@ const (
 // client is one of a fleet.
 type client struct {
 	fleet   *fleet
-	source  []byte // control message with its address
-	ack     [][]byte
-	request [][]byte
+	address [4]byte
+	request []byte
 
-	peer     *net.UDPAddr // of the transfer; nil until the server has answered
-	got      int64        // blocks
+	peer     uint16 // port of the transfer; 0 until the server has answered
+	got      int64  // blocks
 	bytes    int64
 	inWindow int
 	window   int // as agreed
@@ -47,7 +43,6 @@ func addressOf(i int) [4]byte {
 func indexOf(a [4]byte) int { return int(binary.BigEndian.Uint32(a[:])) - firstClient }
 
 func newClient(f *fleet, i int) client {
-	a := addressOf(i)
 	request := append([]byte{0, opRRQ}, f.job.File+"\x00octet\x00blksize\x00"+strconv.Itoa(f.job.Block)+"\x00"...)
 	if f.job.Window > 1 {
 		request = append(request, "windowsize\x00"+strconv.Itoa(f.job.Window)+"\x00"...)
@@ -55,39 +50,41 @@ func newClient(f *fleet, i int) client {
 	if f.job.Hold { // so that the server is as patient as the clients
 		request = append(request, "timeout\x0030\x00"...)
 	}
-	return client{
-		fleet: f, source: (&ipv4.ControlMessage{Src: net.IP(a[:])}).Marshal(),
-		request: [][]byte{request}, ack: [][]byte{{0, opACK, 0, 0}},
-	}
+	return client{fleet: f, address: addressOf(i), request: request}
 }
 
 func (c *client) start(now time.Time) {
-	c.peer, c.got, c.bytes, c.inWindow, c.window, c.tries, c.heard, c.running = nil, 0, 0, 0, 1, 0, now, true
-	c.fleet.send(c.request, c.source, c.fleet.server)
+	c.peer, c.got, c.bytes, c.inWindow, c.window, c.tries, c.heard, c.running = 0, 0, 0, 0, 1, 0, now, true
+	c.send(c.request, uint16(c.fleet.server.Port))
+}
+
+func (c *client) send(p []byte, port uint16) {
+	if err := c.fleet.send(p, c.address, c.fleet.server, port); err != nil {
+		c.fleet.err = err
+	}
 }
 
 func (c *client) acknowledge() {
 	c.inWindow = 0
-	binary.BigEndian.PutUint16(c.ack[0][2:], uint16(c.got))
-	c.fleet.send(c.ack, c.source, c.peer)
+	c.send([]byte{0, opACK, byte(c.got >> 8), byte(c.got)}, c.peer)
 }
 
 // take reads a datagram of the given length, of which p is the beginning.
-func (c *client) take(p []byte, length int, from *net.UDPAddr, now time.Time) {
-	if !c.running || len(p) < 4 || c.peer != nil && c.peer.Port != from.Port {
+func (c *client) take(p []byte, length int, from uint16, now time.Time) {
+	if !c.running || len(p) < 4 || c.peer != 0 && c.peer != from {
 		return // the end of a transfer before this one, or a second answer
 	}
 	switch op := binary.BigEndian.Uint16(p); {
 	case op == opERROR:
 		c.fail(fmt.Sprintf("error %d: %s", p[3], p[4:]))
 	case op == opOACK && c.got == 0:
-		if c.peer == nil {
+		if c.peer == 0 {
 			c.peer = from
 			c.window = window(p[2:])
 		}
 		c.heard, c.tries = now, 0
 		c.acknowledge()
-	case op == opDATA && c.peer != nil:
+	case op == opDATA && c.peer != 0:
 		c.heard, c.tries = now, 0
 		c.data(binary.BigEndian.Uint16(p[2:]), length-4, now)
 	}
@@ -129,10 +126,8 @@ func (c *client) finish(now time.Time) {
 	t.Transfers++
 	t.Bytes += c.bytes
 	if c.fleet.job.For > 0 && now.Before(c.fleet.until) {
-		if err := c.fleet.flush(); err == nil { // the last ACK goes before the request
-			c.start(now)
-			return
-		}
+		c.start(now)
+		return
 	}
 	c.running = false
 	c.fleet.active--
@@ -162,8 +157,8 @@ func (c *client) check(now time.Time) {
 	}
 	c.heard = now
 	c.fleet.tally.Repeats++
-	if c.peer == nil {
-		c.fleet.send(c.request, c.source, c.fleet.server)
+	if c.peer == 0 {
+		c.send(c.request, uint16(c.fleet.server.Port))
 		return
 	}
 	c.acknowledge()

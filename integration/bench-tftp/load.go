@@ -12,9 +12,6 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/net/ipv4"
-	"golang.org/x/sys/unix"
-
 	"github.com/nestboot/nestboot/integration/rig"
 )
 
@@ -84,27 +81,24 @@ func generate(asked string, out io.Writer) error {
 }
 
 const (
-	batch    = 256
 	patience = time.Second // without an answer
 	maxTries = 15
 	scanning = 200 * time.Millisecond
-	queue    = 64 << 20
 )
 
 // fleet is many clients on one socket: each has an address of its own in
 // 127.0.0.0/8, by which the kernel says whom a datagram is for. Of a block only
-// the header is copied out of the kernel.
+// the beginning is copied out of the kernel.
 type fleet struct {
+	*socket
 	job     job
-	conn    *net.UDPConn
-	packets *ipv4.PacketConn
 	server  *net.UDPAddr
 	clients []client
-	in, out []ipv4.Message
 	until   time.Time
 	active  int
 	held    int
 	tally   tally
+	err     error // of a send
 }
 
 func newFleet(j job) (*fleet, error) {
@@ -112,28 +106,11 @@ func newFleet(j job) (*fleet, error) {
 	if err != nil {
 		return nil, err
 	}
-	conn, err := net.ListenUDP("udp4", &net.UDPAddr{})
+	s, err := newSocket()
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("make the clients' socket: %w", err)
 	}
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		return nil, err
-	}
-	var forced error
-	if err := raw.Control(func(fd uintptr) {
-		forced = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, queue)
-	}); err != nil || forced != nil {
-		return nil, errors.Join(err, forced)
-	}
-	f := &fleet{job: j, conn: conn, packets: ipv4.NewPacketConn(conn), server: server, clients: make([]client, j.Clients)}
-	if err := f.packets.SetControlMessage(ipv4.FlagDst, true); err != nil {
-		return nil, err
-	}
-	f.in, f.out = make([]ipv4.Message, batch), make([]ipv4.Message, 0, batch)
-	for i := range f.in {
-		f.in[i] = ipv4.Message{Buffers: [][]byte{make([]byte, 512)}, OOB: make([]byte, 64)}
-	}
+	f := &fleet{socket: s, job: j, server: server, clients: make([]client, j.Clients)}
 	for i := range f.clients {
 		f.clients[i] = newClient(f, i)
 	}
@@ -147,22 +124,28 @@ func (f *fleet) run() (tally, error) {
 		f.active++
 		f.clients[i].start(began)
 	}
-	scan := began
-	for f.active > 0 {
-		if err := f.flush(); err != nil {
+	for scan := began; f.active > 0; {
+		if err := errors.Join(f.err, f.flush()); err != nil {
 			return f.tally, err
 		}
 		now := time.Now()
 		if !now.Before(scan) {
 			f.scan(now)
 			scan = now.Add(scanning)
-			if err := f.conn.SetReadDeadline(scan); err != nil {
-				return f.tally, err
-			}
 		}
-		if err := f.receive(); err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+		n, err := f.receive()
+		if err != nil {
 			return f.tally, err
 		}
+		for i := range n {
+			p, length, from, to := f.datagram(i)
+			if c := indexOf(to); c >= 0 && c < len(f.clients) {
+				f.clients[c].take(p, length, from, now)
+			}
+		}
+	}
+	if err := f.flush(); err != nil { // the last ACKs
+		return f.tally, err
 	}
 	f.tally.Took = time.Since(began)
 	var used syscall.Rusage
@@ -171,42 +154,6 @@ func (f *fleet) run() (tally, error) {
 	}
 	f.tally.CPU = time.Duration(used.Utime.Nano() + used.Stime.Nano())
 	return f.tally, nil
-}
-
-func (f *fleet) receive() error {
-	n, err := f.packets.ReadBatch(f.in, unix.MSG_TRUNC) // N is the whole length
-	if err != nil {
-		return err
-	}
-	now := time.Now()
-	for _, m := range f.in[:n] {
-		_, info, _, err := unix.ParseOneSocketControlMessage(m.OOB[:m.NN])
-		if err != nil || len(info) < 12 { // struct in_pktinfo
-			return fmt.Errorf("datagram without its destination: %w", err)
-		}
-		from, ok := m.Addr.(*net.UDPAddr)
-		if i := indexOf([4]byte(info[8:12])); ok && i < len(f.clients) {
-			f.clients[i].take(m.Buffers[0][:min(m.N, len(m.Buffers[0]))], m.N, from, now)
-		}
-	}
-	return nil
-}
-
-// send queues a datagram; p must stay as it is until the next receive.
-func (f *fleet) send(p [][]byte, source []byte, to *net.UDPAddr) {
-	f.out = append(f.out, ipv4.Message{Buffers: p, OOB: source, Addr: to})
-}
-
-func (f *fleet) flush() error {
-	for rest := f.out; len(rest) > 0; {
-		n, err := f.packets.WriteBatch(rest, 0)
-		if err != nil {
-			return err
-		}
-		rest = rest[n:]
-	}
-	f.out = f.out[:0]
-	return nil
 }
 
 // scan repeats what was not answered, and counts out who waits in vain.
