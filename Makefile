@@ -4,7 +4,7 @@ GO    ?= go
 BIN   := $(CURDIR)/.bin
 FUZZTIME ?= 60s
 
-.PHONY: help deps build demo lab allowed test e2e-artifacts e2e-trust check lint models fuzz generate bench-artifacts bench-tftp bench-tls bench-revoke clean
+.PHONY: help deps build demo lab allowed test e2e-artifacts e2e-trust e2e-tftp-loss check lint models fuzz generate bench-artifacts bench-tftp bench-tls bench-revoke clean
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
@@ -35,6 +35,9 @@ e2e-artifacts: deps build ## boot every format of a set by every firmware with e
 
 e2e-trust: deps build ## boot with every kind of credential, clock and firmware; rotate certificates under load for minutes
 	@set -o pipefail; CI=true NESTBOOT_WHOLE_MATRIX=1 $(GO) test -count 1 -timeout 60m -v -run '^(TestTrustBoots|TestT15_RogueNetworkGetsNoTrust|TestRotationUnderLoad)$$' ./integration | grep -v '^==='
+
+e2e-tftp-loss: ## 1,000 TFTP downloads for each of 8 bad networks: loss, copies and wrong order by a relay
+	@NESTBOOT_TFTP_TRANSFERS=1000 $(GO) test -count 1 -timeout 60m -v -run '^TestT06_BadNetwork$$' ./tftp | grep -v '^==='
 
 check: ## the gate: format, vet, linters, short tests, import table, tidy modules
 	@integration/check.sh

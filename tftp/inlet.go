@@ -73,6 +73,9 @@ func (in *inlet) read() (arrival, error) {
 		packet: in.packet[:n],
 		client: netip.AddrPortFrom(client.Addr().Unmap(), client.Port()),
 	}
+	if !isRequest(a.packet) {
+		return a, nil // it is not answered from here
+	}
 	a.local, a.link = destination(in.oob[:oobn])
 	if a.local.Is6() && a.local.IsLinkLocalUnicast() {
 		a.local = a.local.WithZone(client.Addr().Zone())

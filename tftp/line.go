@@ -23,6 +23,11 @@ const (
 	maxSegmentBytes = 65000
 )
 
+// runOf is how many bytes of p go in one call, cut into datagrams of a length.
+func runOf(p []byte, length int) int {
+	return min(len(p), min(maxSegments, maxSegmentBytes/length)*length)
+}
+
 // line is the way to the client of one transfer.
 type line interface {
 	// send sends datagrams that lie one behind the other, each but the last one
@@ -102,8 +107,8 @@ func sockaddr(a netip.AddrPort, link int) unix.Sockaddr {
 func (o *ownPort) send(p []byte, length int) error {
 	for len(p) > 0 {
 		n := min(len(p), length)
-		if len(p) > length && o.cut(length) {
-			n = min(len(p), min(maxSegments, maxSegmentBytes/length)*length)
+		if run := runOf(p, length); run > n && o.cut(length) {
+			n = run
 		}
 		err := o.write(p[:n])
 		if err != nil && n > length && !errors.Is(err, unix.ENOBUFS) && !errors.Is(err, unix.EAGAIN) {
@@ -249,8 +254,8 @@ func newSharedPort(conn *net.UDPConn, j job) *sharedPort {
 func (s *sharedPort) send(p []byte, length int) error {
 	for len(p) > 0 {
 		n, control := min(len(p), length), s.from
-		if len(p) > length && s.cut(length) {
-			n, control = min(len(p), min(maxSegments, maxSegmentBytes/length)*length), s.cuts
+		if run := runOf(p, length); run > n && s.cut(length) {
+			n, control = run, s.cuts
 		}
 		_, _, err := s.conn.WriteMsgUDPAddrPort(p[:n], control, s.client)
 		if err != nil && n > length && !errors.Is(err, syscall.ENOBUFS) {

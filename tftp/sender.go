@@ -12,6 +12,9 @@ const (
 	retriesAnswered   = 5
 )
 
+// minPause is what a worker's clock can tell apart.
+const minPause = time.Millisecond
+
 // maxStall is how long a client may repeat itself without confirming a block.
 const maxStall = time.Minute
 
@@ -36,8 +39,13 @@ type sender struct {
 	moved  time.Time // when a new block was last confirmed
 
 	answered    bool
-	resent      bool // the flight that is out holds repeated blocks
-	retries     int  // since the client was last heard of
+	resent      bool      // the flight that is out holds repeated blocks
+	first       int64     // its first block
+	before      int64     // the last block that had been sent when it left
+	more        bool      // what is due is its continuation
+	copies      int       // answers to come that confirm nothing, since they are to copies
+	pause       time.Time // when to go on, unless it turns out that a block was lost
+	retries     int       // since the client was last heard of
 	datagrams   int
 	retransmits int
 }
@@ -65,13 +73,19 @@ func (s *sender) flight() (first, last int64) {
 	if s.acked < 0 {
 		return 0, 0
 	}
+	if s.more {
+		return s.sent + 1, min(s.acked+int64(s.terms.window), s.last)
+	}
 	return s.acked + 1, min(s.acked+int64(s.terms.window), s.last)
 }
 
 // fly is flight for who sends it now.
 func (s *sender) fly(now time.Time) (first, last int64) {
 	first, last = s.flight()
-	s.resent = first <= s.high
+	if !s.more {
+		s.first, s.before, s.resent, s.copies = first, s.high, first <= s.high, -1
+	}
+	s.more, s.pause = false, time.Time{}
 	s.datagrams += int(last - first + 1)
 	s.retransmits += int(max(min(last, s.high)-first+1, 0))
 	s.sent, s.high, s.sentAt = last, max(s.high, last), now
@@ -103,6 +117,9 @@ func (s *sender) take(a answer, now time.Time) (due bool, err error) {
 // deadline is when the flight that is out has been without an answer for too
 // long. Clients that ask for long timeouts do not stay unanswered as long.
 func (s *sender) deadline() time.Time {
+	if s.more {
+		return s.pause
+	}
 	return s.sentAt.Add(s.wait())
 }
 
@@ -116,6 +133,9 @@ func (s *sender) wait() time.Duration {
 // silence is called at the deadline: the same flight goes out again, or the
 // transfer is given up.
 func (s *sender) silence(now time.Time) error {
+	if s.more {
+		return nil
+	}
 	limit := retriesAnswered
 	if !s.answered {
 		limit = retriesUnanswered
@@ -135,9 +155,9 @@ func (s *sender) silence(now time.Time) error {
 	return nil
 }
 
-// ack reports whether the client has confirmed a block of the flight that is
-// out. Short of the flight's end it says that the next block was lost; the new
-// window starts there (RFC 7440 section 4).
+// ack reports whether to fly again: the client has confirmed a block of the
+// flight that is out. Short of the flight's end it says that the next block was
+// lost; the new window starts there (RFC 7440 section 4).
 func (s *sender) ack(number uint16, now time.Time) bool {
 	ahead := int64(number - uint16(s.acked))
 	if ahead > s.sent-s.acked {
@@ -148,15 +168,45 @@ func (s *sender) ack(number uint16, now time.Time) bool {
 		if s.answered {
 			s.retries = 0
 		}
-		return false
+		return s.repeated()
 	}
 	s.heard(now)
 	s.acked += ahead
-	s.retries, s.moved = 0, now
-	if s.acked == s.sent && !s.resent {
+	s.retries, s.moved, s.more = 0, now, false
+	switch {
+	case s.acked == s.sent && !s.resent:
 		s.pacer.measured(now.Sub(s.sentAt))
+	case s.acked < s.sent && s.resent && s.acked <= s.before:
+		s.resume(now)
+		return false
 	}
 	return true
+}
+
+// resume goes on with a flight instead of starting over. A client that
+// acknowledges whatever comes out of turn, as EDK2's does, answers the copies in
+// a flight that repeats blocks: with "the next one is missing", while that one is
+// on its way. Starting over would put new copies on the way, and one lost packet
+// would have every window sent twice to the end of the file. So the sender waits
+// for a moment: when there are more such answers than copies, the next block was
+// lost; else what the window lacks is sent.
+func (s *sender) resume(now time.Time) {
+	s.copies = int(s.acked - s.first)
+	s.more = s.sent < min(s.acked+int64(s.terms.window), s.last)
+	s.pause = now.Add(max(2*s.pacer.srtt, minPause))
+}
+
+// repeated reports whether an answer that confirms nothing is one too many.
+func (s *sender) repeated() bool {
+	if s.copies < 0 {
+		return false
+	}
+	s.copies--
+	if s.copies < 0 {
+		s.more = false
+		return true
+	}
+	return false
 }
 
 // aborted turns a client's ERROR into the error of the transfer.

@@ -324,8 +324,12 @@ func TestT06_Loss(t *testing.T) {
 // receive is a client that asks again after a second without data, as iPXE does,
 // and answers until the server has had its last ACK.
 func receive(ctx context.Context, in chan []byte, out *lossy, window int) [32]byte {
+	return receiveBlocks(ctx, in, out, defaultBlock, window)
+}
+
+func receiveBlocks(ctx context.Context, in chan []byte, out *lossy, block, window int) [32]byte {
 	h := sha256.New()
-	r := receiver{block: defaultBlock, window: window, out: h, ack: func(n uint16) { out.send(ackPacket(n)) }}
+	r := receiver{block: block, window: window, out: h, ack: func(n uint16) { out.send(ackPacket(n)) }}
 	timer := time.NewTimer(time.Second)
 	for {
 		select {

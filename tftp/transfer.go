@@ -50,9 +50,9 @@ func (t *transfer) overdue(now time.Time) error {
 // farewell tells a client why its transfer ends early, and completes the error
 // by what the kernel said last. A client that has itself ended the transfer knows,
 // one that never answered may not exist, and one that was evicted in the moment
-// of its answer had better ask again.
+// of its answer had better ask again, as one has that was replaced.
 func (t *transfer) farewell(err error) error {
-	if err == nil || !t.answered || errors.As(err, new(*clientError)) || errors.Is(err, errEvicted) {
+	if err == nil || !t.answered || errors.As(err, new(*clientError)) || errors.Is(err, errEvicted) || errors.Is(err, errReplaced) {
 		return err
 	}
 	if t.failed != nil {

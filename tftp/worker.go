@@ -189,6 +189,8 @@ func (w *worker) answer(t *transfer, a answer, now time.Time) {
 		w.end(t, err)
 	case due:
 		w.queue(t)
+	case t.more: // after a pause
+		w.arm(t, now)
 	}
 }
 
