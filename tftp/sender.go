@@ -164,9 +164,10 @@ func (s *sender) ack(number uint16, now time.Time) bool {
 		return false // of an earlier window, or forged
 	}
 	if ahead == 0 {
-		// The client repeats itself: it lives, but has not got what is out.
+		// The client repeats itself: it lives, but has not got what is out. Being
+		// patient with it would only be slow: it waits for us.
 		if s.answered {
-			s.retries = 0
+			s.retries, s.pacer.timeouts = 0, min(s.pacer.timeouts, 1)
 		}
 		return s.repeated()
 	}

@@ -50,6 +50,20 @@ type service struct {
 	gate     *gate
 	pool     bufferPool
 	running  sync.WaitGroup
+
+	mu       sync.Mutex
+	stopping bool // guarded by mu: running gets no more
+}
+
+// enter counts a request as running, unless it comes too late.
+func (v *service) enter() bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.stopping {
+		return false
+	}
+	v.running.Add(1)
+	return true
 }
 
 // Serve answers requests that arrive at conns, unconnected UDP sockets that the
@@ -89,7 +103,6 @@ func (s *Server) Serve(ctx context.Context, conns ...*net.UDPConn) error {
 	v.drain(cancel)
 	closeAll(conns)
 	reading.Wait()
-	v.running.Wait() // the single port may have let in a last one
 	for _, w := range workers {
 		w.post(mail{kind: stopped})
 	}
@@ -172,16 +185,25 @@ func (v *service) accept(accepting, transfers context.Context, w *worker) error 
 		}
 		j := job{client: a.client, local: a.local, link: a.link, largest: w.in.largestBlock(a), ticket: t, start: time.Now()}
 		j.request, j.refusal = parseRequest(a.packet)
-		v.running.Go(func() { v.begin(ctx, j, w) })
+		if !v.enter() {
+			t.release(0)
+			continue
+		}
+		go func() {
+			defer v.running.Done()
+			v.begin(ctx, j, w)
+		}()
 	}
 }
 
 // drain waits for the running transfers, and ends those that outlast the grace.
 func (v *service) drain(cancel context.CancelCauseFunc) {
+	v.mu.Lock()
+	v.stopping = true
+	v.mu.Unlock()
 	timer := time.AfterFunc(v.limits.Grace, func() { cancel(errStopping) })
 	defer timer.Stop()
 	v.running.Wait()
-	cancel(errStopping)
 }
 
 func (v *service) allowed(a netip.Addr) bool {

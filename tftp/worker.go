@@ -189,7 +189,7 @@ func (w *worker) answer(t *transfer, a answer, now time.Time) {
 		w.end(t, err)
 	case due:
 		w.queue(t)
-	case t.more: // after a pause
+	case !unproven: // after a pause, or sooner than it was
 		w.arm(t, now)
 	}
 }
