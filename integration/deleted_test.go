@@ -3,8 +3,6 @@ package integration
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -66,12 +64,12 @@ func TestDeletedSetIsRefused(t *testing.T) {
 // what to boot, always on one connection, and tells whether it was that.
 func connected(t *testing.T, r *rig.Rig, m lab.Machine, set string) func() (status int, answer string, reused bool) {
 	t.Helper()
-	script, err := r.Server.Nestctl(t.Context(), "artifact", "download", set, "ipxe-chain", "-o", "-")
+	cert, err := r.Server.Certificate(t.Context(), set)
 	require.NoError(t, err)
 	var dialed int
 	client := &http.Client{Transport: &http.Transport{
 		TLSClientConfig: &tls.Config{
-			Certificates:       []tls.Certificate{certificateIn(t, script)},
+			Certificates:       []tls.Certificate{cert},
 			MaxVersion:         tls.VersionTLS12,
 			InsecureSkipVerify: true, // who answers is not in question here
 		},
@@ -94,22 +92,6 @@ func connected(t *testing.T, r *rig.Rig, m lab.Machine, set string) func() (stat
 		require.NoError(t, res.Body.Close())
 		return res.StatusCode, string(body), dialed == before
 	}
-}
-
-var hexSetting = regexp.MustCompile(`(?m)^set (cert|privkey):hexraw ([0-9a-f]+)`)
-
-// certificateIn takes certificate and key out of a set's script, as iPXE does.
-func certificateIn(t *testing.T, script []byte) tls.Certificate {
-	t.Helper()
-	found := map[string][]byte{}
-	for _, m := range hexSetting.FindAllSubmatch(script, -1) {
-		der, err := hex.DecodeString(string(m[2]))
-		require.NoError(t, err)
-		found[string(m[1])] = der
-	}
-	key, err := x509.ParsePKCS1PrivateKey(found["privkey"])
-	require.NoError(t, err)
-	return tls.Certificate{Certificate: [][]byte{found["cert"]}, PrivateKey: key}
 }
 
 // isRefused powers a machine on whose certificate is good no more: it says so

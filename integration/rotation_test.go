@@ -141,9 +141,8 @@ func newLoad(t *testing.T, s *rig.LoopbackServer, root *customer.Authority) *loa
 	l.roots.AddCert(cert)
 	_, err = s.Nestctl(t.Context(), "artifact", "create", "rack1")
 	require.NoError(t, err)
-	script, err := s.Nestctl(t.Context(), "artifact", "download", "rack1", "ipxe-chain", "-o", "-")
+	machine, err := s.Certificate(t.Context(), "rack1")
 	require.NoError(t, err)
-	machine := certificateIn(t, script)
 	var answer struct {
 		URL struct {
 			HTTPS string `json:"https_url"`

@@ -4,11 +4,9 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"path/filepath"
-	"regexp"
 	"strings"
 
 	"github.com/nestboot/nestboot/integration/customer"
@@ -46,34 +44,17 @@ func kinds() []kind {
 	}
 }
 
-var hexSetting = regexp.MustCompile(`(?m)^set (cert|privkey):hexraw ([0-9a-f]+)`)
-
 // ofSet makes a set and takes its certificate out of its script, as iPXE does.
 func ofSet(name string, revoke func(serial string) []string) func(context.Context, *rig.LoopbackServer) (credential, error) {
 	return func(ctx context.Context, s *rig.LoopbackServer) (c credential, err error) {
 		if _, err := s.Nestctl(ctx, "artifact", "create", name); err != nil {
 			return c, err
 		}
-		script, err := s.Nestctl(ctx, "artifact", "download", name, "ipxe-chain", "-o", "-")
+		cert, err := s.Certificate(ctx, name)
 		if err != nil {
 			return c, err
 		}
-		found := map[string][]byte{}
-		for _, m := range hexSetting.FindAllSubmatch(script, -1) {
-			if found[string(m[1])], err = hex.DecodeString(string(m[2])); err != nil {
-				return c, fmt.Errorf("read script of set %s: %w", name, err)
-			}
-		}
-		key, err := x509.ParsePKCS1PrivateKey(found["privkey"])
-		if err != nil {
-			return c, fmt.Errorf("read key of set %s: %w", name, err)
-		}
-		leaf, err := x509.ParseCertificate(found["cert"])
-		if err != nil {
-			return c, fmt.Errorf("read certificate of set %s: %w", name, err)
-		}
-		cert := &tls.Certificate{Certificate: [][]byte{leaf.Raw}, PrivateKey: key}
-		return credential{cert, ipxeHost, imagePath, revoke(leaf.SerialNumber.Text(16))}, nil
+		return credential{&cert, ipxeHost, imagePath, revoke(cert.Leaf.SerialNumber.Text(16))}, nil
 	}
 }
 

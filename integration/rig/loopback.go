@@ -2,7 +2,10 @@ package rig
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -20,6 +23,7 @@ type Loopback struct {
 	Nestctl string // path of the program
 	Config  string // further settings, as YAML
 	Image   int64  // bytes of the image's kernel
+	Initrd  int64  // bytes of the image's initrd; a few when 0
 	Base    string // package that artifact sets are made of; none when empty
 	Core    string // the processor that it may use, as taskset(1) names it; any when empty
 }
@@ -62,8 +66,8 @@ state_dir: state
 listen: {tftp: "%[1]s", http: "%[1]s", https: "%[2]s", metrics: "%[3]s", admin: %[4]s}
 images:
   - name: lab
-    kernel: kernel
-    initrds: [initrd]
+    kernel: ` + KernelName + `
+    initrds: [` + InitrdName + `]
 butane: lab.bu
 artifacts: {bases: [%[5]s]}
 %[6]s
@@ -79,15 +83,32 @@ func (s *LoopbackServer) prepare() (err error) {
 			return err
 		}
 	}
-	for name, content := range map[string]string{"lab.bu": butane, "kernel": "", "initrd": "initrd"} {
-		if err := os.WriteFile(filepath.Join(s.Dir, name), []byte(content), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(s.Dir, "lab.bu"), []byte(butane), 0o600); err != nil {
+		return err
+	}
+	for name, size := range map[string]int64{KernelName: s.o.Image, InitrdName: max(s.o.Initrd, 6)} {
+		if err := fill(filepath.Join(s.Dir, name), size); err != nil {
 			return err
 		}
 	}
-	if err := os.Truncate(filepath.Join(s.Dir, "kernel"), s.o.Image); err != nil {
+	return s.Configure(s.o.Config)
+}
+
+// The files of the image, in the server's folder and in its URLs.
+const (
+	KernelName = "kernel"
+	InitrdName = "initrd"
+)
+
+// fill writes a file in which no two blocks are alike, so that a digest tells
+// whether a download was put together in the right order.
+func fill(path string, size int64) error {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
 		return err
 	}
-	return s.Configure(s.o.Config)
+	_, err = io.CopyN(f, rand.NewChaCha8([32]byte{}), size)
+	return errors.Join(err, f.Close())
 }
 
 // Configure replaces the further settings; Start or SIGHUP takes them up.
