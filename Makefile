@@ -4,7 +4,7 @@ GO    ?= go
 BIN   := $(CURDIR)/.bin
 FUZZTIME ?= 60s
 
-.PHONY: help deps build demo lab allowed test e2e-artifacts e2e-trust e2e-tftp-loss check lint models fuzz generate bench-artifacts bench-tftp bench-tls bench-revoke clean
+.PHONY: help deps build demo lab allowed test e2e-artifacts e2e-trust e2e-tftp-loss check lint models fuzz generate bench-artifacts bench-tftp bench-tls bench-revoke bench-storm clean
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
@@ -68,6 +68,9 @@ bench-tls: lab build ## full handshakes of mutual TLS on one core, against nginx
 
 bench-revoke: lab build ## how long a revoked credential works on, with a thousand open connections
 	@$(GO) run ./integration/bench-revoke -bootd $(BIN)/bootd -nestctl $(BIN)/nestctl
+
+bench-storm: lab build ## power on 1,000 machines at once, and 5,000: time per stage, failures, memory and processor
+	@$(GO) run ./integration/bench-storm -bootd $(BIN)/bootd -nestctl $(BIN)/nestctl
 
 clean: ## remove what was built here; the cache stays
 	@rm -rf .bin .run dist

@@ -37,7 +37,7 @@ const (
 // and the intermediate behind ipxe. three times, while clients that verify
 // everything ask on old and on new connections: none may fail.
 func TestRotationUnderLoad(t *testing.T) {
-	s := newLoopback(t)
+	s := newLoopback(t, rig.Loopback{Image: 64 << 10})
 	files := newServerFiles(t, s.Dir)
 	files.write(t)
 	require.NoError(t, s.Proc.Stop(t.Context()), "it starts again with the files in its configuration")
@@ -73,17 +73,17 @@ func TestRotationUnderLoad(t *testing.T) {
 	require.Greater(t, done, int64(rotations), "it was no load")
 }
 
-// newLoopback starts a bootd on loopback that makes sets of the newest iPXE.
-func newLoopback(t *testing.T) *rig.LoopbackServer {
+// newLoopback starts a bootd on loopback that makes sets of the newest iPXE; o
+// says what else is special.
+func newLoopback(t *testing.T, o rig.Loopback) *rig.LoopbackServer {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("starts the whole program")
 	}
 	m := lab.Need(t)
 	bin := programs(t)
-	s, err := rig.Loopback{
-		Dir: t.TempDir(), Bootd: filepath.Join(bin, "bootd"), Nestctl: filepath.Join(bin, "nestctl"), Image: 64 << 10, Base: m.Debs()[1],
-	}.Start(t.Context())
+	o.Dir, o.Bootd, o.Nestctl, o.Base = t.TempDir(), filepath.Join(bin, "bootd"), filepath.Join(bin, "nestctl"), m.Debs()[1]
+	s, err := o.Start(t.Context())
 	require.NoError(t, err)
 	t.Cleanup(s.Close)
 	return s
