@@ -4,7 +4,7 @@ GO    ?= go
 BIN   := $(CURDIR)/.bin
 FUZZTIME ?= 60s
 
-.PHONY: help deps build demo lab allowed test e2e-artifacts e2e-trust e2e-tftp-loss check lint models fuzz generate bench-artifacts bench-tftp bench-tls bench-revoke bench-storm clean
+.PHONY: help deps build demo lab allowed test e2e-artifacts e2e-trust e2e-tftp-loss check lint models fuzz generate bench-artifacts bench-tftp bench-tls bench-revoke bench-storm bench-script clean
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
@@ -71,6 +71,9 @@ bench-revoke: lab build ## how long a revoked credential works on, with a thousa
 
 bench-storm: lab build ## power on 1,000 machines at once, and 5,000: time per stage, failures, memory and processor
 	@$(GO) run ./integration/bench-storm -bootd $(BIN)/bootd -nestctl $(BIN)/nestctl
+
+bench-script: lab build ## boot scripts and Ignition configs per second, with 1,000 and 100,000 machines known
+	@$(GO) run ./integration/bench-script -bootd $(BIN)/bootd -nestctl $(BIN)/nestctl
 
 clean: ## remove what was built here; the cache stays
 	@rm -rf .bin .run dist

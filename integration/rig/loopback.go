@@ -7,9 +7,11 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"time"
 
 	"github.com/nestboot/nestboot/integration/lab"
 )
@@ -26,6 +28,7 @@ type Loopback struct {
 	Initrd  int64  // bytes of the image's initrd; a few when 0
 	Base    string // package that artifact sets are made of; none when empty
 	Core    string // the processor that it may use, as taskset(1) names it; any when empty
+	Unread  bool   // what it logs goes into the file bootd.out, and nobody else spends time on it
 }
 
 // Start starts the daemon. Its life is that of ctx; Close ends it earlier and
@@ -34,7 +37,14 @@ func (o Loopback) Start(ctx context.Context) (*LoopbackServer, error) {
 	s := &LoopbackServer{o: o, Server: Server{Name: "bootd", Dir: o.Dir, logs: o.Dir, nestctl: o.Nestctl}}
 	s.config = filepath.Join(o.Dir, "bootd.yaml")
 	s.launch = func(_ context.Context, name, config string) (*lab.Proc, error) {
-		return lab.Launch(OnCore(o.Core, exec.CommandContext(ctx, o.Bootd, "--config", config)), name, filepath.Join(o.Dir, name+".log"))
+		cmd := exec.CommandContext(ctx, o.Bootd, "--config", config)
+		if o.Unread {
+			cmd = exec.CommandContext(ctx, "sh", "-c", `exec "$0" --config "$1" >"$2" 2>&1`, o.Bootd, config, filepath.Join(o.Dir, name+".out"))
+		}
+		return lab.Launch(OnCore(o.Core, cmd), name, filepath.Join(o.Dir, name+".log"))
+	}
+	if o.Unread {
+		s.answers = s.ready
 	}
 	if err := lab.Loopback(ctx); err != nil {
 		return nil, err
@@ -109,6 +119,28 @@ func fill(path string, size int64) error {
 	}
 	_, err = io.CopyN(f, rand.NewChaCha8([32]byte{}), size)
 	return errors.Join(err, f.Close())
+}
+
+// ready waits until the server says that it is.
+func (s *LoopbackServer) ready(ctx context.Context) error {
+	for {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.Metrics+"/readyz", http.NoBody)
+		if err != nil {
+			return err
+		}
+		res, err := http.DefaultClient.Do(req)
+		if err == nil {
+			_ = res.Body.Close() // the status was wanted
+			if res.StatusCode == http.StatusOK {
+				return nil
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("bootd is not ready: %w", errors.Join(err, context.Cause(ctx)))
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
 }
 
 // Configure replaces the further settings; Start or SIGHUP takes them up.

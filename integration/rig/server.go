@@ -41,6 +41,7 @@ type Server struct {
 	logs    string // folder
 	nestctl string // path of the program
 	launch  func(ctx context.Context, name, config string) (*lab.Proc, error)
+	answers func(ctx context.Context) error // waits until it does; nil: its log tells
 }
 
 // serve configures and starts a server, and makes the set as an operator does.
@@ -114,6 +115,9 @@ func (s *Server) Start(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
+	if s.answers != nil {
+		return s.answers(ctx)
+	}
 	_, err = s.Proc.WaitFor(ctx, regexp.MustCompile("bootd answers"))
 	return err
 }
