@@ -84,6 +84,7 @@ type Authority struct {
 
 	publishing sync.Mutex // never held across a wait; locked after the others
 	current    atomic.Pointer[generations]
+	chains     chains
 }
 
 // Open loads the boot PKI from cfg.Dir, or makes it on the first start, and

@@ -127,14 +127,19 @@ func (a *Authority) issued(c *claim) (code, reason string) {
 		at = c.leaf.NotAfter
 	}
 	gs := a.current.Load()
-	chains, err := c.leaf.Verify(x509.VerifyOptions{
-		Roots: gs.roots, Intermediates: gs.intermediates, CurrentTime: at,
-		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
-	})
-	if err != nil {
-		return CodeUnknownCA, "not issued by this boot pki: " + err.Error()
+	gen, known := a.chains.find(gs, c.id.Fingerprint, at)
+	if !known {
+		found, err := c.leaf.Verify(x509.VerifyOptions{
+			Roots: gs.roots, Intermediates: gs.intermediates, CurrentTime: at,
+			KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
+		})
+		if err != nil {
+			return CodeUnknownCA, "not issued by this boot pki: " + err.Error()
+		}
+		gen = gs.below(found[0][len(found[0])-1])
+		a.chains.add(gs, c.id.Fingerprint, gen, found[0])
 	}
-	c.gen = gs.below(chains[0][len(chains[0])-1])
+	c.gen = gen
 	if set, ok := setOf(c.leaf); ok {
 		c.id.Kind, c.id.Name, c.id.Set, c.id.Generation = KindSet, set, set, c.gen.number
 	}

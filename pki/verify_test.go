@@ -114,7 +114,7 @@ func TestT13_Verify(t *testing.T) {
 		{"recorded beyond recognition", damaged, start, CodeUnknownSet, "rack-1"},
 		{"revoked", revoked, start, CodeRevoked, "rack-1"},
 	}
-	for _, tt := range tests {
+	for _, tt := range append(tests, tests...) { // what is remembered of the first time changes nothing
 		t.Run(tt.name, func(t *testing.T) {
 			want := Identity{
 				Set: tt.set, Name: tt.set, Subject: tt.leaf.Subject.CommonName,

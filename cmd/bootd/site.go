@@ -153,8 +153,10 @@ func (s *site) ready() error {
 // record adds the MAC address by which operators look for a machine: its later
 // requests do not tell it, and takes out what may be a secret.
 func (s *site) record(e boot.Event) {
-	if m, ok := s.machines.Get(e.Machine); ok && e.MAC == "" {
-		e.MAC = m.MAC
+	if e.MAC == "" {
+		if m, ok := s.machines.Get(e.Machine); ok {
+			e.MAC = m.MAC
+		}
 	}
 	s.journal.Record(redactEvent(e), time.Now())
 }
