@@ -59,5 +59,5 @@ func decode(raw []byte, spec string) (Base, error) {
 	if err := faults(rep, err); err != nil {
 		return Base{}, fmt.Errorf("read translated config: %w", err)
 	}
-	return Base{config: config, spec: spec}, nil
+	return Base{config: config, spec: spec, forms: &forms{}}, nil
 }

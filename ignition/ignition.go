@@ -36,6 +36,7 @@ type Base struct {
 	// writes the version back and asks that version's own parser.
 	config types.Config
 	spec   string
+	forms  *forms // nil in the zero Base
 }
 
 // Spec is the Ignition specification that rendered configs declare: "3.3.0" for flatcar 1.0.0, "3.4.0" for 1.1.0.
@@ -47,9 +48,31 @@ func (b Base) Spec() string { return b.spec }
 // What the base draws in by ignition.config.merge is merged by the machine, after us: there an operator can replace
 // anything, the phone-home included.
 func (b Base) Render(v Values) ([]byte, error) {
-	ours, err := v.config()
+	raw, err := b.render(v)
 	if err != nil {
 		return nil, fmt.Errorf("render ignition config: %w", err)
+	}
+	return raw, nil
+}
+
+func (b Base) render(v Values) ([]byte, error) {
+	if b.forms == nil || v.Hostname == "" { // the base's own name is no gap
+		return b.whole(v)
+	}
+	if err := v.check(); err != nil {
+		return nil, err
+	}
+	if raw, err := b.forms.render(v, b.whole); err != nil || raw != nil {
+		return raw, err
+	}
+	return b.whole(v)
+}
+
+// whole renders at length: every part is encoded, and the outcome parsed.
+func (b Base) whole(v Values) ([]byte, error) {
+	ours, err := v.config()
+	if err != nil {
+		return nil, err
 	}
 	base := b.config
 	if v.Hostname != "" {
@@ -58,11 +81,7 @@ func (b Base) Render(v Values) ([]byte, error) {
 			return f.Path == hostnamePath
 		})
 	}
-	raw, err := encode(v3_4.Merge(base, ours), b.spec)
-	if err != nil {
-		return nil, fmt.Errorf("render ignition config: %w", err)
-	}
-	return raw, nil
+	return encode(v3_4.Merge(base, ours), b.spec)
 }
 
 // encode writes a config as JSON of the given spec and returns it only if that spec's own parser has no complaint.

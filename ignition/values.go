@@ -39,7 +39,7 @@ type Done struct {
 // config is what we add to any base. An error names the field; it never holds the token.
 func (v Values) config() (types.Config, error) {
 	root, err := authorities(v.RootPEM)
-	if err := errors.Join(checkHostname(v.Hostname), checkURL(v.Done.URL), checkBearer(v.Done.Token), err); err != nil {
+	if err := errors.Join(v.check(), err); err != nil {
 		return types.Config{}, err
 	}
 	var c types.Config
@@ -51,6 +51,11 @@ func (v Values) config() (types.Config, error) {
 		file(headerPath, 0o600, "Authorization: "+bearer(v.Done.Token)+"\n"))
 	c.Systemd.Units = []types.Unit{doneUnit(v.Done.URL)}
 	return c, nil
+}
+
+// check checks all but the certificates.
+func (v Values) check() error {
+	return errors.Join(checkHostname(v.Hostname), checkURL(v.Done.URL), checkBearer(v.Done.Token))
 }
 
 // file replaces what the image or a former installation left at path: Ignition would otherwise stop there.
