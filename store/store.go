@@ -75,6 +75,7 @@ type Store struct {
 	space  *reserve
 	engine *engine
 	life   *life
+	group  group
 
 	// mu is held to begin a task, and by Close to end the life: no task begins
 	// after Close began to wait for them.

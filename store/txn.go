@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -45,11 +46,21 @@ func Remove(key string) Op {
 }
 
 // Commit does txn and returns its revision, which is on disk. It fails with
-// ErrConflict, and changes nothing, when a condition does not hold.
+// ErrConflict, and changes nothing, when a condition does not hold. What is
+// committed at the same time may share a revision.
 func (s *Store) Commit(ctx context.Context, txn Txn) (int64, error) {
 	if err := s.space.check(txn.Urgent); err != nil {
 		return 0, err
 	}
+	revision, err := s.group.commit(ctx, s, txn)
+	if err != nil && !errors.Is(err, ErrConflict) {
+		err = fmt.Errorf("commit: %w", err)
+	}
+	return revision, err
+}
+
+// commitNow does one transaction of etcd's.
+func (s *Store) commitNow(ctx context.Context, txn Txn) (int64, error) {
 	conditions := make([]clientv3.Cmp, len(txn.If))
 	for i, c := range txn.If {
 		conditions[i] = c.cmp
@@ -62,7 +73,7 @@ func (s *Store) Commit(ctx context.Context, txn Txn) (int64, error) {
 		return s.engine.client.Txn(ctx).If(conditions...).Then(ops...).Commit()
 	})
 	if err != nil {
-		return 0, fmt.Errorf("commit: %w", err)
+		return 0, err
 	}
 	if !resp.Succeeded {
 		return 0, ErrConflict
