@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"time"
 
@@ -51,26 +53,26 @@ func (m *Machines) Run(ctx context.Context) {
 	}
 }
 
+// writeMachines is how many machines are written in one transaction.
+const writeMachines = 100
+
 // flush writes all machines that wait for it.
 func (m *Machines) flush(ctx context.Context) error {
 	m.mu.Lock()
-	var waiting []Record
-	for _, rec := range m.pending {
-		waiting = append(waiting, rec)
-	}
+	waiting := slices.Collect(maps.Values(m.pending))
 	m.mu.Unlock()
-	for _, rec := range waiting {
-		if err := m.write(ctx, rec); err != nil {
-			return fmt.Errorf("write machine %s: %w", rec.UUID, err)
+	for some := range slices.Chunk(waiting, writeMachines) {
+		if err := m.write(ctx, some); err != nil {
+			return fmt.Errorf("write %d machines, %s among them: %w", len(some), some[0].UUID, err)
 		}
 	}
 	return nil
 }
 
-// write stores one machine. A new one gets the next number in the same
+// write stores some machines. New ones get the next numbers in the same
 // transaction.
-func (m *Machines) write(ctx context.Context, rec Record) error {
-	txn, written, err := m.transaction(ctx, rec)
+func (m *Machines) write(ctx context.Context, some []Record) error {
+	txn, ids, err := m.transaction(ctx, some)
 	if err != nil {
 		return err
 	}
@@ -83,39 +85,46 @@ func (m *Machines) write(ctx context.Context, rec Record) error {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if now := m.pending[rec.UUID]; now != rec { // it has gone on meanwhile
-		now.ID = written.ID
-		m.pending[rec.UUID] = now
-		return nil
+	for i, rec := range some {
+		if now := m.pending[rec.UUID]; now != rec { // it has gone on meanwhile
+			now.ID = ids[i]
+			m.pending[rec.UUID] = now
+			continue
+		}
+		delete(m.pending, rec.UUID)
 	}
-	delete(m.pending, rec.UUID)
 	return nil
 }
 
-func (m *Machines) transaction(ctx context.Context, rec Record) (store.Txn, Record, error) {
-	var txn store.Txn
-	if rec.ID == 0 {
-		id, err := m.numberOf(ctx, rec.UUID)
-		if err != nil {
-			return txn, rec, err
+// transaction writes some machines; ids are their numbers.
+func (m *Machines) transaction(ctx context.Context, some []Record) (txn store.Txn, ids []int64, err error) {
+	var last, revision int64
+	for _, rec := range some {
+		if rec.ID == 0 {
+			if rec.ID, err = m.numberOf(ctx, rec.UUID); err != nil {
+				return txn, nil, err
+			}
 		}
-		rec.ID = id
-	}
-	if rec.ID == 0 {
-		last, revision, err := m.lastID(ctx)
-		if err != nil {
-			return txn, rec, err
+		if rec.ID == 0 {
+			if last == 0 {
+				if last, revision, err = m.lastID(ctx); err != nil {
+					return txn, nil, err
+				}
+				txn.If = []store.Condition{store.Unchanged(lastIDKey, revision)}
+			}
+			last++
+			rec.ID = last
 		}
-		rec.ID = last + 1
-		txn.If = []store.Condition{store.Unchanged(lastIDKey, revision)}
-		txn.Then = []store.Op{store.Set(lastIDKey, strconv.AppendInt(nil, rec.ID, 10))}
+		value, err := json.Marshal(rec)
+		if err != nil {
+			return txn, nil, fmt.Errorf("encode machine %s: %w", rec.UUID, err)
+		}
+		txn.Then, ids = append(txn.Then, store.Set(machinePrefix+rec.UUID, value)), append(ids, rec.ID)
 	}
-	value, err := json.Marshal(rec)
-	if err != nil {
-		return txn, rec, fmt.Errorf("encode: %w", err)
+	if len(txn.If) > 0 {
+		txn.Then = append(txn.Then, store.Set(lastIDKey, strconv.AppendInt(nil, last, 10)))
 	}
-	txn.Then = append(txn.Then, store.Set(machinePrefix+rec.UUID, value))
-	return txn, rec, nil
+	return txn, ids, nil
 }
 
 // numberOf is the number that a machine has in the store, 0 if none: an earlier
