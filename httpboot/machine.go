@@ -58,12 +58,12 @@ func (s *Server) ignition(w http.ResponseWriter, req *http.Request) (err error) 
 	if err != nil {
 		return unavailable("not-ready", err)
 	}
-	session, err := s.Grants.Redeem(req.Context(), token, clientAddr(req))
+	session, done, err := s.Grants.Fetch(req.Context(), token, clientAddr(req))
 	e.Boot, e.Machine = session.Boot, session.Machine // known also for most refusals
 	if err != nil {
 		return s.grantFailed(req, err)
 	}
-	body, err := s.renderIgnition(req, base, session)
+	body, err := s.renderIgnition(base, session, done)
 	if err != nil {
 		return err
 	}
@@ -71,11 +71,7 @@ func (s *Server) ignition(w http.ResponseWriter, req *http.Request) (err error) 
 	return answerBytes(w, req, "application/vnd.coreos.ignition+json", body)
 }
 
-func (s *Server) renderIgnition(req *http.Request, base ignition.Base, session pki.Session) ([]byte, error) {
-	done, err := s.Grants.MintDone(req.Context(), session.Boot)
-	if err != nil {
-		return nil, grantRefusal(err)
-	}
+func (s *Server) renderIgnition(base ignition.Base, session pki.Session, done pki.Token) ([]byte, error) {
 	body, err := base.Render(ignition.Values{
 		Hostname: session.Name,
 		Done:     ignition.Done{URL: s.bootURL() + "/ipxe/done", Token: done.Encode()},

@@ -110,22 +110,45 @@ func (g *Grants) Mint(ctx context.Context, boot string, credential [32]byte) (gr
 	return grant, s.Machine, nil
 }
 
+// Fetch is Redeem and MintDone in one step: the machine gets a configuration,
+// and with it the token for its report.
+func (g *Grants) Fetch(ctx context.Context, grant Token, addr netip.Addr) (s Session, done Token, err error) {
+	if !addr.IsValid() {
+		return s, done, errNoAddress
+	}
+	done, now := Token{Boot: grant.Boot, Secret: NewSecret()}, g.now().UTC()
+	s, err = g.ledger.change(ctx, grant.Boot, func(s *Session) error {
+		if err := g.redeem(s, grant, addr, now); err != nil {
+			return err
+		}
+		return s.mintDone(done.Secret.digest(), now)
+	})
+	if err != nil {
+		return s, Token{}, err
+	}
+	return s, done, nil
+}
+
 // Redeem uses a grant. The first use binds it to addr; from there it may be
 // used 5 times in 10 minutes, since Ignition retries. A boot whose credential
 // has been ended since is over: CodeGrantBurned.
 func (g *Grants) Redeem(ctx context.Context, grant Token, addr netip.Addr) (Session, error) {
 	if !addr.IsValid() {
-		return Session{}, errors.New("redeem grant: the client has no address")
+		return Session{}, errNoAddress
 	}
 	now := g.now().UTC()
-	return g.ledger.change(ctx, grant.Boot, func(s *Session) error {
-		if grant.Secret.is(s.Grant) {
-			if err := g.ended(s, now); err != nil {
-				return s.refuse(CodeGrantBurned, "what the machine showed when it began to boot is not good any more: "+err.Error())
-			}
+	return g.ledger.change(ctx, grant.Boot, func(s *Session) error { return g.redeem(s, grant, addr, now) })
+}
+
+var errNoAddress = errors.New("redeem grant: the client has no address")
+
+func (g *Grants) redeem(s *Session, grant Token, addr netip.Addr, now time.Time) error {
+	if grant.Secret.is(s.Grant) {
+		if err := g.ended(s, now); err != nil {
+			return s.refuse(CodeGrantBurned, "what the machine showed when it began to boot is not good any more: "+err.Error())
 		}
-		return s.redeem(grant.Secret, addr.Unmap(), now)
-	})
+	}
+	return s.redeem(grant.Secret, addr.Unmap(), now)
 }
 
 // ended says why the credential of a boot is not good any more.

@@ -172,6 +172,53 @@ func TestGrantsRefuseBadInput(t *testing.T) {
 	}
 	_, err := g.Redeem(t.Context(), Token{Boot: "b"}, netip.Addr{})
 	require.ErrorContains(t, err, "no address")
+	_, _, err = g.Fetch(t.Context(), Token{Boot: "b"}, netip.Addr{})
+	require.ErrorContains(t, err, "no address")
+}
+
+// Fetch does what Redeem and MintDone do one after the other, five times at most.
+func TestFetch(t *testing.T) {
+	g := openGrants(t, openStore(t, t.TempDir()), &clock{now: start})
+	require.NoError(t, g.Open(t.Context(), "b", "m", "node1", [32]byte{1}))
+	grant, _, err := g.Mint(t.Context(), "b", [32]byte{1})
+	require.NoError(t, err)
+	_, _, err = g.Fetch(t.Context(), Token{Boot: "b", Secret: NewSecret()}, testAddr(1))
+	require.Equal(t, CodeGrantUnknown, code(t, err))
+	var done Token
+	for n := range maxFetches {
+		var s Session
+		s, done, err = g.Fetch(t.Context(), grant, testAddr(1))
+		require.NoError(t, err)
+		require.Equal(t, n+1, s.Fetches)
+		require.Len(t, s.DoneHashes, n+1)
+	}
+	_, none, err := g.Fetch(t.Context(), grant, testAddr(1))
+	require.Equal(t, CodeGrantExhausted, code(t, err))
+	require.Zero(t, none)
+	_, _, err = g.Fetch(t.Context(), grant, testAddr(2))
+	require.Equal(t, CodeGrantOtherAddress, code(t, err))
+	_, err = g.Done(t.Context(), done)
+	require.NoError(t, err)
+}
+
+// A step that a mirror which lags behind would refuse, or would allow though
+// another server was faster, is judged by the store.
+func TestStepsOfTwoServers(t *testing.T) {
+	s := openStore(t, t.TempDir())
+	servers := []*Grants{openGrants(t, s, &clock{now: start}), openGrants(t, s, &clock{now: start})}
+	for i := range 40 {
+		boot := fmt.Sprint("boot-", i)
+		require.NoError(t, servers[0].Open(t.Context(), boot, "m", "node1", [32]byte{1}))
+		require.NoError(t, servers[1].Open(t.Context(), fmt.Sprint("other-", i), "m2", "node2", [32]byte{1}))
+		grant, _, err := servers[0].Mint(t.Context(), boot, [32]byte{1})
+		require.NoError(t, err)
+		for n := range maxFetches {
+			_, _, err := servers[n%2].Fetch(t.Context(), grant, testAddr(1))
+			require.NoError(t, err, "boot %d, fetch %d", i, n)
+		}
+		_, _, err = servers[1].Fetch(t.Context(), grant, testAddr(1))
+		require.Equal(t, CodeGrantExhausted, code(t, err))
+	}
 }
 
 func TestMappedAddressIsTheSame(t *testing.T) {

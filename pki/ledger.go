@@ -55,11 +55,15 @@ func (l *ledger) changeStored(ctx context.Context, boot string, step func(*Sessi
 		return Session{}, errInMemory
 	}
 	// Whoever makes up boot ids costs us no transaction.
-	if _, ok := l.mirror.Get(grantsPrefix + boot); !ok {
+	entry, ok := l.mirror.Get(grantsPrefix + boot)
+	if !ok {
 		return Session{}, unknownBoot(boot)
 	}
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
+	if s, err := l.changeSeen(ctx, entry, step); !errors.Is(err, errAskStore) {
+		return s, err
+	}
 	var s Session
 	var refusal error
 	revision, err := l.store.Update(ctx, grantsPrefix+boot, func(old []byte) (value []byte, err error) {
@@ -69,6 +73,31 @@ func (l *ledger) changeStored(ctx context.Context, boot string, step func(*Sessi
 	switch {
 	case refusal != nil:
 		return s, refusal
+	case err != nil:
+		return s, fmt.Errorf("record step of boot %s: %w", boot, err)
+	}
+	l.seen(ctx, revision)
+	return s, nil
+}
+
+// errAskStore says that what the mirror has is not enough to go by.
+var errAskStore = errors.New("ask the store")
+
+// changeSeen applies step to a session as the mirror has it, which spares the
+// store a read. Whoever is refused, or is late, is judged by the store.
+func (l *ledger) changeSeen(ctx context.Context, entry store.Entry, step func(*Session) error) (Session, error) {
+	boot := strings.TrimPrefix(entry.Key, grantsPrefix)
+	s, value, refusal, err := stepOn(boot, entry.Value, step)
+	if refusal != nil || err != nil {
+		return Session{}, errAskStore
+	}
+	revision, err := l.store.Commit(ctx, store.Txn{
+		If:   []store.Condition{store.Unchanged(entry.Key, entry.Revision)},
+		Then: []store.Op{store.Set(entry.Key, value)},
+	})
+	switch {
+	case errors.Is(err, store.ErrConflict):
+		return Session{}, errAskStore
 	case err != nil:
 		return s, fmt.Errorf("record step of boot %s: %w", boot, err)
 	}
@@ -147,12 +176,16 @@ func (l *ledger) openStored(ctx context.Context, s Session) error {
 	defer l.mu.RUnlock()
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
-	for {
-		txn, err := l.openTxn(ctx, s)
-		if errors.Is(err, errOpen) {
+	read := l.glance
+	if _, known := l.mirror.Get(grantsPrefix + s.Boot); known {
+		read = l.get
+	}
+	for ; ; read = l.get { // after a conflict the store tells
+		txn, err := l.openTxn(ctx, s, read)
+		switch {
+		case errors.Is(err, errOpen):
 			return nil
-		}
-		if err != nil {
+		case err != nil:
 			return err
 		}
 		revision, err := l.store.Commit(ctx, txn)
@@ -179,24 +212,32 @@ func (s *Session) again(before Session) error {
 	return s.refuse(CodeGrantState, "this boot was opened before")
 }
 
-// openTxn reads from the store: the mirror may lag behind another process.
-func (l *ledger) openTxn(ctx context.Context, s Session) (store.Txn, error) {
+// reader finds an entry. It returns a zero Entry when there is none: its
+// revision is 0, which is the condition that there is still none.
+type reader func(ctx context.Context, key string) (store.Entry, error)
+
+// openTxn is the transaction that opens a session, if all is as read says.
+func (l *ledger) openTxn(ctx context.Context, s Session, read reader) (store.Txn, error) {
 	pointer := machinePrefix + s.Machine
 	txn := store.Txn{If: []store.Condition{store.Unchanged(grantsPrefix+s.Boot, 0)}}
-	if e, err := l.store.Get(ctx, grantsPrefix+s.Boot); err == nil {
+	e, err := read(ctx, grantsPrefix+s.Boot)
+	if err != nil {
+		return txn, err
+	}
+	if e.Value != nil {
 		var before Session
 		if err := json.Unmarshal(e.Value, &before); err != nil {
 			return txn, fmt.Errorf("decode session %s: %w", s.Boot, err)
 		}
 		return txn, s.again(before)
 	}
-	last, err := l.get(ctx, pointer)
+	last, err := read(ctx, pointer)
 	if err != nil {
 		return txn, err
 	}
 	txn.If = append(txn.If, store.Unchanged(pointer, last.Revision))
-	if len(last.Value) > 0 {
-		if err := l.burnLast(ctx, &txn, string(last.Value)); err != nil {
+	if len(last.Value) > 0 && string(last.Value) != s.Boot { // the same: opened just now, which is a conflict
+		if err := l.burnLast(ctx, &txn, string(last.Value), read); err != nil {
 			return txn, err
 		}
 	}
@@ -209,8 +250,8 @@ func (l *ledger) openTxn(ctx context.Context, s Session) (store.Txn, error) {
 }
 
 // burnLast adds the end of the machine's former boot to txn.
-func (l *ledger) burnLast(ctx context.Context, txn *store.Txn, boot string) error {
-	last, err := l.get(ctx, grantsPrefix+boot)
+func (l *ledger) burnLast(ctx context.Context, txn *store.Txn, boot string, read reader) error {
+	last, err := read(ctx, grantsPrefix+boot)
 	if err != nil || last.Value == nil {
 		return err
 	}
@@ -231,8 +272,14 @@ func (l *ledger) burnLast(ctx context.Context, txn *store.Txn, boot string) erro
 	return nil
 }
 
-// get returns a zero Entry when there is none: its revision is 0, which is the
-// condition that there is still none.
+// glance is the reader that asks the mirror. It may lag behind a sweep or
+// another process, so it is no witness for a boot that is open already.
+func (l *ledger) glance(_ context.Context, key string) (store.Entry, error) {
+	entry, _ := l.mirror.Get(key)
+	return entry, nil
+}
+
+// get is the reader that asks the store.
 func (l *ledger) get(ctx context.Context, key string) (store.Entry, error) {
 	entry, err := l.store.Get(ctx, key)
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
