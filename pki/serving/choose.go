@@ -227,10 +227,28 @@ func (s *selection) tooNew(host string) bool {
 }
 
 // ownPairs are the certificates of our own authority. Behind the root may follow
-// what ties it to older ones.
+// what ties it to older ones. Each is parsed once: machines wait for the root.
 func (c *Certificates) ownPairs(number int) ([]*pair, error) {
+	leafs := c.cfg.Authority.Leafs(number)
+	c.parsing.Lock()
+	defer c.parsing.Unlock()
+	known := c.parsed[number]
+	if len(leafs) > 0 && slices.EqualFunc(leafs, known, func(leaf *tls.Certificate, p *pair) bool { return leaf == p.cert }) {
+		return slices.Clip(known), nil
+	}
+	pairs, err := parsePairs(leafs)
+	if err == nil {
+		if c.parsed == nil {
+			c.parsed = map[int][]*pair{}
+		}
+		c.parsed[number] = pairs
+	}
+	return slices.Clip(pairs), err // who appends gets a copy
+}
+
+func parsePairs(leafs []*tls.Certificate) ([]*pair, error) {
 	var pairs []*pair
-	for _, leaf := range c.cfg.Authority.Leafs(number) {
+	for _, leaf := range leafs {
 		p := &pair{name: "own authority", cert: leaf, own: true}
 		for _, der := range leaf.Certificate {
 			cert, err := x509.ParseCertificate(der)

@@ -56,6 +56,9 @@ type Certificates struct {
 	files  []*loaded
 	last   attempt
 	notice notice
+
+	parsing sync.Mutex
+	parsed  map[int][]*pair // of our own authority, by generation
 }
 
 // loaded is a file as it was read last, and the pair that was made of what it
