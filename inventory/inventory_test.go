@@ -136,6 +136,35 @@ func TestMachinesWriteWhoseAnswerWasLost(t *testing.T) {
 	require.EqualValues(t, 1, list[0].ID, "it keeps its number")
 }
 
+// More machines than one transaction takes, new ones among known ones.
+func TestManyMachinesAreWritten(t *testing.T) {
+	const n = 2*writeMachines + 50
+	m := openMachines(t, openStore(t, t.TempDir()))
+	numbers := map[string]int64{}
+	for round, known := range []int{n / 3, n} {
+		for i := range known {
+			require.NoError(t, m.Saw(request(i+1), plan("node"), fmt.Sprint("boot-", round), t0))
+		}
+		require.NoError(t, m.flush(t.Context()))
+		require.Empty(t, m.pending)
+		list, err := m.List()
+		require.NoError(t, err)
+		require.Len(t, list, known)
+		seen := map[int64]bool{}
+		for _, r := range list {
+			require.Equal(t, fmt.Sprint("boot-", round), r.LastBoot)
+			require.Positive(t, r.ID)
+			require.LessOrEqual(t, r.ID, int64(known), "numbers have no gaps")
+			require.False(t, seen[r.ID])
+			seen[r.ID] = true
+			if before := numbers[r.UUID]; before != 0 {
+				require.Equal(t, before, r.ID, "for life")
+			}
+			numbers[r.UUID] = r.ID
+		}
+	}
+}
+
 func TestRegisterIsBounded(t *testing.T) {
 	m := openMachines(t, openStore(t, t.TempDir()))
 	require.NoError(t, m.Saw(request(1), plan("node1"), "b1", t0))
