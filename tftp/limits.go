@@ -10,15 +10,16 @@ import (
 // one call of [Server.Serve]. A field that is zero has its default.
 type Limits struct {
 	// Transfers run at the same time, each with a socket, a goroutine and up to
-	// 32 KiB (256 KiB for windows above that). Default 1024. Requests beyond it
+	// 32 KiB (256 KiB for windows above that). Default 4096. Requests beyond it
 	// get no answer, so that firmware tries again instead of giving up.
 	Transfers int
 	// PerAddress is how many of them one address may have. Default 64: machines
 	// behind an address translator share one.
 	PerAddress int
 	// Unanswered is how many of them may wait for their client's first answer,
-	// which takes a real one milliseconds. Default 256. When it is reached, the
-	// network (IPv4 /24, IPv6 /64) with the most of them loses its oldest.
+	// which takes a real one milliseconds, and seconds where a thousand ask at
+	// the same moment. Default 768. When it is reached, the network (IPv4 /24,
+	// IPv6 /64) with the most of them loses its oldest.
 	Unanswered int
 	// NetworkReplies and TotalReplies are datagrams per second that may go to
 	// clients that do not answer them, per network (IPv4 /24, IPv6 /64) and in
@@ -35,9 +36,9 @@ type Limits struct {
 
 func (l Limits) withDefaults() Limits {
 	return Limits{
-		Transfers:      cmp.Or(l.Transfers, 1024),
+		Transfers:      cmp.Or(l.Transfers, 4096),
 		PerAddress:     cmp.Or(l.PerAddress, 64),
-		Unanswered:     cmp.Or(l.Unanswered, 256),
+		Unanswered:     cmp.Or(l.Unanswered, 768),
 		NetworkReplies: cmp.Or(l.NetworkReplies, 128),
 		TotalReplies:   cmp.Or(l.TotalReplies, 2048),
 		Duration:       cmp.Or(l.Duration, 15*time.Minute),
