@@ -1,10 +1,10 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"sync/atomic"
 	"time"
 )
@@ -84,23 +84,29 @@ func (m *Mirror) keep(ctx context.Context, s *Store) {
 // follow watches all keys, not only the mirror's, so that the mirror's revision
 // advances with every write and Wait needs no help from etcd.
 func (m *Mirror) follow(ctx context.Context, s *Store) {
+	prefix := []byte(m.prefix)
 	for resp := range s.events(ctx, "", m.Revision()+1) {
-		p, touched := m.current.Load().pages, false
+		p := m.current.Load().pages
+		var d *draft // nil: nothing of ours so far
 		for _, ev := range resp.Events {
-			c := newChange(ev)
-			if !strings.HasPrefix(c.Key, m.prefix) {
+			if !bytes.HasPrefix(ev.Kv.Key, prefix) {
 				continue
 			}
-			touched = true
-			if c.Deleted {
-				p = p.remove(c.Key)
-			} else {
-				p = p.set(c.Entry)
+			if d == nil {
+				d = p.draft()
 			}
+			if c := newChange(ev); c.Deleted {
+				d.remove(c.Key)
+			} else {
+				d.set(c.Entry)
+			}
+		}
+		if d != nil {
+			p = d.pages
 		}
 		if n := len(resp.Events); n > 0 {
 			// Not the header's revision: it may be ahead of the events.
-			m.publish(p, resp.Events[n-1].Kv.ModRevision, touched)
+			m.publish(p, resp.Events[n-1].Kv.ModRevision, d != nil)
 		}
 	}
 }

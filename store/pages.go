@@ -6,13 +6,13 @@ import (
 	"strings"
 )
 
-// pageSize is the most entries a page holds. A change copies one page and the
-// list of pages, about 27 KB with 100,000 keys; near the square root of the
-// number of keys that is the least.
-const pageSize = 256
+// pageSize is the most entries a page holds. A change copies one page, 8 KB, and
+// the list of pages, about 27 KB with 100,000 keys; changes that arrive together
+// share the copy of the list.
+const pageSize = 128
 
-// pages is a sorted list of entries that never changes: set and remove return a
-// new list that shares all pages but one with the old. No page is empty.
+// pages is a sorted list of entries that never changes: a draft becomes a new
+// list that shares all pages but those that were touched. No page is empty.
 type pages [][]Entry
 
 func newPages(sorted []Entry) pages {
@@ -60,40 +60,40 @@ func (p pages) list(prefix string) []Entry {
 	return found
 }
 
-func (p pages) set(e Entry) pages {
-	page, index, found := p.find(e.Key)
-	if page == len(p) {
-		return pages{{e}}
+// draft is a list of pages that is still being changed, for several changes at
+// once. The list is its own, the pages in it are not.
+type draft struct{ pages pages }
+
+func (p pages) draft() *draft { return &draft{slices.Clone(p)} }
+
+func (d *draft) set(e Entry) {
+	page, index, found := d.pages.find(e.Key)
+	if page == len(d.pages) {
+		d.pages = pages{{e}}
+		return
 	}
 	// Clones are exact, so that a later append can't write into a shared page.
-	entries := slices.Clone(p[page])
+	entries := slices.Clone(d.pages[page])
 	if found {
 		entries[index] = e
 	} else {
 		entries = slices.Insert(entries, index, e)
 	}
 	if len(entries) <= pageSize {
-		return p.replace(page, entries)
+		d.pages[page] = entries
+		return
 	}
 	half := len(entries) / 2
-	return p.replace(page, entries[:half:half], entries[half:])
+	d.pages = slices.Replace(d.pages, page, page+1, entries[:half:half], entries[half:])
 }
 
-func (p pages) remove(key string) pages {
-	page, index, found := p.find(key)
-	if !found {
-		return p
+func (d *draft) remove(key string) {
+	page, index, found := d.pages.find(key)
+	switch {
+	case !found:
+	case len(d.pages[page]) == 1:
+		d.pages = slices.Delete(d.pages, page, page+1)
+	default:
+		d.pages[page] = slices.Delete(slices.Clone(d.pages[page]), index, index+1)
 	}
-	if len(p[page]) == 1 {
-		return p.replace(page)
-	}
-	return p.replace(page, slices.Delete(slices.Clone(p[page]), index, index+1))
-}
-
-// replace returns a copy of p with other pages in place of one.
-func (p pages) replace(page int, with ...[]Entry) pages {
-	next := make(pages, 0, len(p)+1)
-	next = append(next, p[:page]...)
-	next = append(next, with...)
-	return append(next, p[page+1:]...)
 }

@@ -17,6 +17,8 @@ func TestPagesLikeAMap(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		model := map[string]Entry{}
 		var p, old pages
+		var d *draft
+		together := rapid.IntRange(1, 50).Draw(t, "together")
 		var oldEntries []Entry
 		steps := rapid.IntRange(0, 2000).Draw(t, "steps")
 		keys := rapid.IntRange(1, 1500).Draw(t, "keys")
@@ -25,16 +27,20 @@ func TestPagesLikeAMap(t *testing.T) {
 			if i == saveAt {
 				old, oldEntries = p, sorted(model, "")
 			}
+			if i%together == 0 { // the changes until the next of these go into one draft
+				d = p.draft()
+			}
 			// A cheap spread over the keys; drawing each is too slow.
 			key := fmt.Sprintf("k%04d", i*7919%keys)
 			if i%3 == 2 {
 				delete(model, key)
-				p = p.remove(key)
+				d.remove(key)
 			} else {
 				e := Entry{Key: key, Revision: int64(i)}
 				model[key] = e
-				p = p.set(e)
+				d.set(e)
 			}
+			p = slices.Clone(d.pages)
 		}
 		checkPages(t, p)
 		require.Equal(t, sorted(model, ""), p.list(""))
@@ -70,6 +76,10 @@ func TestPagesEmpty(t *testing.T) {
 	_, ok := p.get("a")
 	require.False(t, ok)
 	require.Empty(t, p.list(""))
-	require.Empty(t, p.remove("a"))
-	require.Empty(t, p.set(Entry{Key: "a"}).remove("a"))
+	d := p.draft()
+	d.remove("a")
+	require.Empty(t, d.pages)
+	d.set(Entry{Key: "a"})
+	d.remove("a")
+	require.Empty(t, d.pages)
 }
