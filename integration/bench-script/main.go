@@ -39,7 +39,7 @@ func main() {
 	flag.IntVar(&o.few, "few", 1000, "`number` of machines known at first")
 	flag.IntVar(&o.many, "many", 100_000, "`number` of machines known then; 0: leave that out")
 	flag.IntVar(&o.rounds, "rounds", 7, "rounds of each question")
-	flag.IntVar(&o.conns, "conns", 64, "connections")
+	flag.IntVar(&o.conns, "conns", 240, "connections: bootd allows 256 of one address, which a grant is bound to")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()

@@ -11,7 +11,9 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"strconv"
 	"sync"
+	"time"
 )
 
 // conn is a keep-alive connection of a machine to one host.
@@ -55,9 +57,28 @@ func (c *conn) get(ctx context.Context, method, url, authorization string) ([]by
 	defer func() { _ = res.Body.Close() }() // it was read to its end, or the connection is of no more use
 	body, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer))
 	if err == nil && res.StatusCode != http.StatusOK {
-		err = fmt.Errorf("status %s: %.80q", res.Status, body)
+		err = &statusError{res.StatusCode, res.Header.Get("Retry-After"), fmt.Sprintf("status %s: %.80q", res.Status, body)}
 	}
 	return body, err
+}
+
+// statusError is an answer that is not what was asked for.
+type statusError struct {
+	code  int
+	retry string // Retry-After
+	text  string
+}
+
+func (e *statusError) Error() string { return e.text }
+
+// pause is how long the client is told to wait before it asks again; 0: it is
+// not told so.
+func (e *statusError) pause() time.Duration {
+	n, err := strconv.Atoi(e.retry)
+	if e.code != http.StatusServiceUnavailable || err != nil || n < 1 {
+		return 0
+	}
+	return time.Duration(n) * time.Second
 }
 
 // buffers are what downloads are read into; a machine without a download holds

@@ -3,6 +3,7 @@ package storm
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/netip"
@@ -90,17 +91,25 @@ func (m *machine) ask(ctx context.Context) error {
 		if m.plan.kernel != "" {
 			return nil
 		}
-		m.waits++
-		start := time.Now()
-		t := time.NewTimer(m.plan.pause)
-		select {
-		case <-t.C:
-		case <-ctx.Done():
-			t.Stop()
-			return fmt.Errorf("told to wait %d times: %w", m.waits, context.Cause(ctx))
+		if err := m.wait(ctx, m.plan.pause); err != nil {
+			return err
 		}
-		m.waited += time.Since(start)
 	}
+}
+
+// wait does what the server has told.
+func (m *machine) wait(ctx context.Context, d time.Duration) error {
+	m.waits++
+	start := time.Now()
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+		return fmt.Errorf("told to wait %d times: %w", m.waits, context.Cause(ctx))
+	}
+	m.waited += time.Since(start)
+	return nil
 }
 
 func (m *machine) kernel(ctx context.Context) error { return m.image(ctx, m.plan.kernel) }
@@ -138,7 +147,7 @@ func (m *machine) ownInitrd(ctx context.Context) error {
 }
 
 func (m *machine) ignition(ctx context.Context) error {
-	config, err := m.once(ctx, http.MethodGet)
+	config, err := m.running(ctx, http.MethodGet)
 	if err != nil {
 		return err
 	}
@@ -147,8 +156,23 @@ func (m *machine) ignition(ctx context.Context) error {
 }
 
 func (m *machine) done(ctx context.Context) error {
-	_, err := m.once(ctx, http.MethodPost)
+	_, err := m.running(ctx, http.MethodPost)
 	return err
+}
+
+// running asks as the running system does: Ignition and the unit that reports
+// ask again, for ever, while the server says that it is not ready (503).
+func (m *machine) running(ctx context.Context, method string) ([]byte, error) {
+	for {
+		body, err := m.once(ctx, method)
+		var status *statusError
+		if !errors.As(err, &status) || status.pause() == 0 {
+			return body, err
+		}
+		if err := m.wait(ctx, status.pause()); err != nil {
+			return nil, errors.Join(status, err)
+		}
+	}
 }
 
 // once asks on a connection of its own, as Ignition and curl do: TLS 1.3, and
