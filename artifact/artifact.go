@@ -13,6 +13,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -79,12 +80,17 @@ func (s *Sets) open(ctx context.Context) (err error) {
 	if err := vault.Dir(s.cfg.Dir); err != nil {
 		return err
 	}
-	if s.secret, err = openSecret(s.cfg.Vault, s.cfg.Dir); err != nil {
-		return err
-	}
 	all, err := s.records(ctx)
 	if err != nil {
 		return err
+	}
+	var made bool
+	if s.secret, made, err = openSecret(s.cfg.Vault, s.cfg.Dir); err != nil {
+		return err
+	}
+	if made && len(all) > 0 {
+		s.cfg.Log.WarnContext(ctx, "the secret of download addresses was missing: all addresses of sets have changed; restore the file from a backup if they were handed out",
+			"file", filepath.Join(s.cfg.Dir, secretFile), "sets", len(all))
 	}
 	for _, r := range all {
 		m := &member{id: r.ID}

@@ -17,26 +17,25 @@ import (
 // secretFile holds the secret from which the tokens of all sets are made.
 const secretFile = "token.secret"
 
-// openSecret reads the installation's secret from dir, or makes it. Another
-// secret only changes the addresses under which sets are downloaded.
-func openSecret(v *vault.Vault, dir string) (pki.Secret, error) {
+// openSecret reads the installation's secret from dir, or makes it and says so.
+// Another secret only changes the addresses under which sets are downloaded.
+func openSecret(v *vault.Vault, dir string) (secret pki.Secret, made bool, err error) {
 	path := filepath.Join(dir, secretFile)
 	text, err := v.Read(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		secret := pki.NewSecret()
+		secret = pki.NewSecret()
 		if err := v.Write(path, []byte(secret.Encode())); err != nil {
-			return pki.Secret{}, fmt.Errorf("secret of download addresses: %w", err)
+			return pki.Secret{}, false, fmt.Errorf("secret of download addresses: %w", err)
 		}
-		return secret, nil
+		return secret, true, nil
 	}
 	if err != nil {
-		return pki.Secret{}, fmt.Errorf("secret of download addresses: %w", err)
+		return pki.Secret{}, false, fmt.Errorf("secret of download addresses: %w", err)
 	}
-	secret, err := pki.ParseSecret(string(text))
-	if err != nil {
-		return pki.Secret{}, fmt.Errorf("%s is damaged: remove it; download addresses will change: %w", path, err)
+	if secret, err = pki.ParseSecret(string(text)); err != nil {
+		return pki.Secret{}, false, fmt.Errorf("%s is damaged: remove it; download addresses will change: %w", path, err)
 	}
-	return secret, nil
+	return secret, false, nil
 }
 
 // tokenOf is the secret part of a set's download addresses. It can be made
