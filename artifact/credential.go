@@ -43,9 +43,9 @@ func keyDER(key crypto.PrivateKey) (kind string, der []byte, err error) {
 
 func (s *Sets) dirOf(r record) string { return filepath.Join(s.cfg.Dir, r.dir()) }
 
-// issue makes a new certificate for the set and writes it down, in the place of
-// the former one.
-func (s *Sets) issue(ctx context.Context, r record) (credential, error) {
+// issue makes a new certificate of a generation for the set and writes it down,
+// in the place of the former one.
+func (s *Sets) issue(ctx context.Context, r record, generation int) (credential, error) {
 	dir := s.dirOf(r)
 	if err := vault.Dir(dir); err != nil {
 		return credential{}, err
@@ -54,7 +54,7 @@ func (s *Sets) issue(ctx context.Context, r record) (credential, error) {
 	if r.Spec.ExpiresAt != nil {
 		until = *r.Spec.ExpiresAt
 	}
-	issued, err := s.cfg.Authority.IssueMachine(ctx, r.Spec.Name, until)
+	issued, err := s.cfg.Authority.IssueMachineOf(ctx, generation, r.Spec.Name, until)
 	if err != nil {
 		return credential{}, fmt.Errorf("issue certificate: %w", err)
 	}
@@ -116,24 +116,35 @@ func (s *Sets) credential(ctx context.Context, r record) (credential, error) {
 		return c, nil
 	}
 	s.cfg.Log.InfoContext(ctx, "set gets a new certificate", "set", r.Spec.Name, "err", err)
-	issued, err := s.reissue(ctx, r)
+	issued, err := s.reissue(ctx, r, s.issuer(r))
 	if err != nil {
 		return c, err
 	}
 	return issued, nil
 }
 
-// reissue makes a certificate of the newest generation, if the set can be
-// assembled with that at all.
-func (s *Sets) reissue(ctx context.Context, r record) (credential, error) {
-	key := s.cfg.Authority.MachineKey()
-	if _, err := s.build(r.in(s.newest(), key), credential{}); err != nil {
+// issuer is the generation that a set's next certificate is of, unless somebody
+// asks for the newest: the set's own while that can issue certificates that are
+// good for long. A host name that may not resolve yet is nothing to move to in
+// the middle of a night.
+func (s *Sets) issuer(r record) int {
+	if s.cfg.Authority.EndOf(r.generation()).After(s.cfg.Now().Add(renewBefore)) {
+		return r.generation()
+	}
+	return s.newest()
+}
+
+// reissue makes a certificate of a generation, if the set can be assembled with
+// that at all.
+func (s *Sets) reissue(ctx context.Context, r record, generation int) (credential, error) {
+	key := s.cfg.Authority.MachineKeyOf(generation)
+	if _, err := s.build(r.in(generation, key), credential{}); err != nil {
 		return credential{}, err
 	}
 	if err := s.stock.Load().CheckKeyType(ipxebuild.KeyType(key), r.Spec.Base); err != nil {
 		return credential{}, fmt.Errorf("its authority has certificates with keys of type %s: %w", key, err)
 	}
-	return s.issue(ctx, r)
+	return s.issue(ctx, r, generation)
 }
 
 // goodAt is the time at which a stored certificate must be good to be kept. One
@@ -144,7 +155,7 @@ func (s *Sets) goodAt(r record) time.Time {
 		return now
 	}
 	at := now.Add(renewBefore)
-	if end := s.cfg.Authority.End(); at.After(end) && now.Before(end) {
+	if end := s.cfg.Authority.EndOf(s.issuer(r)); at.After(end) && now.Before(end) {
 		at = end
 	}
 	return at

@@ -72,7 +72,7 @@ func (s *Sets) make(ctx context.Context, r record) (*version, error) {
 	var c credential
 	var err error
 	if !r.Spec.Keyless {
-		if c, err = s.issue(ctx, r); err != nil {
+		if c, err = s.issue(ctx, r, s.newest()); err != nil {
 			return nil, err
 		}
 	}

@@ -140,7 +140,7 @@ func (s *Sets) anew(ctx context.Context, r record) (*version, error) {
 	var c credential
 	var err error
 	if !r.Spec.Keyless {
-		if c, err = s.reissue(ctx, r); err != nil {
+		if c, err = s.reissue(ctx, r, s.newest()); err != nil {
 			return nil, err
 		}
 		s.step("reissued")

@@ -143,6 +143,35 @@ func TestT12_RevokedCertificateOfASetIsReplaced(t *testing.T) {
 	w.refused(former, pki.CodeRevoked)
 }
 
+// TestSetsMoveOnlyWhenTheyAreTold: a certificate that bootd replaces by itself is
+// of the set's own generation, whose host name its machines can look up.
+func TestSetsMoveOnlyWhenTheyAreTold(t *testing.T) {
+	w := newWorld(t)
+	s := w.open()
+	revoked, yearly := w.create(s, Spec{Name: "rack1"}), w.create(s, Spec{Name: "rack2"})
+	w.rotateRoot()
+	require.NoError(t, w.ca.Revoke(t.Context(), revoked.Certificate.Serial))
+	s.check(t.Context())
+	w.skew = 340 * 24 * time.Hour
+	s.check(t.Context())
+	for n, was := range []Info{revoked, yearly} {
+		i := s.List()[n]
+		require.NotEqual(t, was.Certificate.Serial, i.Certificate.Serial)
+		w.carries(s, i, 1)
+	}
+	issued := w.issued()
+	s.check(t.Context())
+	require.Equal(t, issued, w.issued())
+
+	w.skew = time.Until(w.ca.EndOf(1).Add(-24 * time.Hour))
+	s.check(t.Context())
+	w.carries(s, s.List()[0], 2)
+	require.NoError(t, w.ca.Drop(t.Context(), 1))
+	require.Zero(t, w.ca.EndOf(1))
+	_, err := w.ca.IssueMachineOf(t.Context(), 1, "rack1", time.Time{})
+	require.ErrorIs(t, err, pki.ErrUnknownGeneration)
+}
+
 func TestKilledWhileRenewing(t *testing.T) {
 	w := newWorld(t)
 	s := w.open()

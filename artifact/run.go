@@ -134,7 +134,7 @@ func (s *Sets) due(v *version) bool {
 	if _, err := s.cfg.Authority.Verify([]*x509.Certificate{v.cert}, now); err != nil {
 		return true
 	}
-	return v.rec.Spec.ExpiresAt == nil && v.cert.NotAfter.Before(s.cfg.Authority.End()) &&
+	return v.rec.Spec.ExpiresAt == nil && v.cert.NotAfter.Before(s.cfg.Authority.EndOf(s.issuer(v.rec))) &&
 		!now.Before(v.cert.NotAfter.Add(-renewBefore))
 }
 

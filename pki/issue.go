@@ -65,22 +65,34 @@ const (
 // MachineKey is the type of key that the newest generation's machine
 // certificates have: iPXE never sends a certificate whose key is of another kind
 // than its issuer's.
-func (a *Authority) MachineKey() string {
-	if isEC(a.current.Load().newest().intermediate.PublicKey) {
+func (a *Authority) MachineKey() string { return a.MachineKeyOf(0) }
+
+// MachineKeyOf is MachineKey for a living generation; 0 is the newest.
+func (a *Authority) MachineKeyOf(number int) string {
+	if g := a.current.Load().numbered(number); g != nil && isEC(g.intermediate.PublicKey) {
 		return KeyP256
 	}
 	return KeyRSA
 }
 
-// IssueMachine makes a key, or takes one that Run has made before, and a client
-// certificate of the newest generation for the machines of one set: common name
-// and URI urn:nestboot:set:<set>, valid until the given time (zero: for a year)
-// but not beyond End. From its return on, Verify accepts it.
+// IssueMachine is IssueMachineOf the newest generation.
 func (a *Authority) IssueMachine(ctx context.Context, set string, until time.Time) (MachineCredential, error) {
+	return a.IssueMachineOf(ctx, 0, set, until)
+}
+
+// IssueMachineOf makes a key, or takes one that Run has made before, and a client
+// certificate of a generation (0: the newest) for the machines of one set: common
+// name and URI urn:nestboot:set:<set>, valid until the given time (zero: for a
+// year) but not beyond EndOf the generation. From its return on, Verify accepts
+// it.
+func (a *Authority) IssueMachineOf(ctx context.Context, number int, set string, until time.Time) (MachineCredential, error) {
 	if err := CheckSet(set); err != nil {
 		return MachineCredential{}, err
 	}
-	g := a.current.Load().newest()
+	g := a.current.Load().numbered(number)
+	if g == nil {
+		return MachineCredential{}, ErrUnknownGeneration
+	}
 	if until.IsZero() {
 		until = a.now().Add(machineLife)
 	}
@@ -120,7 +132,17 @@ func (a *Authority) newMachineKey(ctx context.Context, g *generation) (m Machine
 
 // End is when the newest generation's intermediate expires: no certificate that
 // it issues lives longer.
-func (a *Authority) End() time.Time { return a.current.Load().newest().intermediate.NotAfter }
+func (a *Authority) End() time.Time { return a.EndOf(0) }
+
+// EndOf is End for a generation; zero if nothing can be issued in it: it was
+// dropped, or its authority is not configured any more.
+func (a *Authority) EndOf(number int) time.Time {
+	g := a.current.Load().numbered(number)
+	if g == nil || g.signer == nil {
+		return time.Time{}
+	}
+	return g.intermediate.NotAfter
+}
 
 // SerialOf is a certificate's serial number as Identity and events have it.
 func SerialOf(cert *x509.Certificate) string { return cert.SerialNumber.Text(16) }

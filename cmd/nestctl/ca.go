@@ -63,7 +63,7 @@ func authority(socket *string) *cobra.Command {
 		Long: "The boot authority signs what machines and this server show each other. It has one root per\n" +
 			"generation, and each generation a host name of its own (ipxe., ipxe-2., …), because an artifact set\n" +
 			"trusts one root and the server can't see which. A new root is used beside the old one until the last\n" +
-			"set has moved; docs/trust.md has the whole procedure.",
+			"set has moved; docs/trust.md has the whole procedure: it begins with a name that must resolve.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
@@ -155,8 +155,8 @@ func printRotated(w io.Writer, g generation, root bool) error {
 		return err
 	}
 	_, err := fmt.Fprintf(w, "generation %d has a new root, until %s:\n%s\n\n"+
-		"New sets are of this generation. Those that exist keep their root until they are renewed.\n"+
-		"Next: 1. let %s resolve to this server\n"+
+		"New sets are of this generation. Those that exist keep their root until nestctl artifact renew.\n"+
+		"Next: 1. let %s resolve to this server, if it does not yet\n"+
 		"      2. nestctl artifact renew --all, and write media anew\n"+
 		"      3. when nestctl ca status names no set for the old generation: nestctl ca drop NUMBER\n",
 		g.Number, day(g.Root.NotAfter), g.Root.Fingerprint, g.Host)
