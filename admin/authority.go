@@ -27,10 +27,12 @@ type generationView struct {
 	Root         certView        `json:"root"`
 	Intermediate certView        `json:"intermediate"`
 	Retired      []certView      `json:"retired"`
-	Sets         []dependentView `json:"sets"` // that need it
+	Sets         []dependentView `json:"sets"`    // that need it
+	Trusted      []dependentView `json:"trusted"` // registered authorities and pins whose machines ask its host name
 }
 
-// dependentView is a set whose machines need a generation.
+// dependentView is a set, or a registered authority or pin, whose machines need
+// a generation.
 type dependentView struct {
 	ID   int64  `json:"id"`
 	Name string `json:"name"`
@@ -50,7 +52,7 @@ func (a *API) generationView(g pki.Generation) generationView {
 	v := generationView{
 		Number: g.Number, Host: g.Host, URL: a.IPXEURL(g.Host), Source: g.Source, Newest: g.Newest, CreatedAt: g.Created,
 		Trust: newCertView(g.Root), Root: newCertView(g.Root), Intermediate: newCertView(g.Intermediate), Retired: []certView{},
-		Sets: a.depending(g.Number),
+		Sets: a.depending(g.Number), Trusted: a.dependingTrusted(g.Number),
 	}
 	if root := a.Authority.Trust(g.Number); root != nil {
 		v.Trust = newCertView(root)
@@ -67,9 +69,33 @@ func (a *API) depending(number int) []dependentView {
 	for _, i := range a.Artifacts.Depending(number) {
 		v := dependentView{ID: i.ID, Name: i.Spec.Name}
 		if i.Generation != number {
-			v.Why = "media: " + strings.Join(usersOf(i, number), ", ")
+			v.Why = "media: " + strings.Join(usersOf(i.Uses, i.Others, number), ", ")
 		}
 		list = append(list, v)
+	}
+	return list
+}
+
+// dependingTrusted are the registered authorities and pins whose machines came by
+// a generation last. Their boot files were made elsewhere, and nobody but these
+// machines knows which root they carry.
+func (a *API) dependingTrusted(number int) []dependentView {
+	list := []dependentView{}
+	for _, e := range a.Trusted.List() {
+		seen := map[string]bool{}
+		var last, others []artifact.Use
+		for _, u := range e.UsedBy {
+			if !seen[u.Machine] { // with another certificate it came before that
+				last = append(last, artifact.Use{Machine: u.Machine, At: u.At, Generation: u.Generation})
+			}
+			seen[u.Machine] = true
+		}
+		for _, u := range e.Others {
+			others = append(others, artifact.Use{At: u.At, Generation: u.Generation})
+		}
+		if users := usersOf(last, others, number); len(users) > 0 {
+			list = append(list, dependentView{ID: e.ID, Name: e.Name, Why: "machines: " + strings.Join(users, ", ")})
+		}
 	}
 	return list
 }
@@ -77,11 +103,12 @@ func (a *API) depending(number int) []dependentView {
 // maxNamed is how many machines are named at once.
 const maxNamed = 3
 
-// usersOf are the machines that came to a set by a generation last.
-func usersOf(i artifact.Info, number int) []string {
+// usersOf are the machines that came by a generation last, of those that are
+// remembered and of others.
+func usersOf(uses, others []artifact.Use, number int) []string {
 	var machines []string
 	more := 0
-	for _, u := range i.Uses {
+	for _, u := range uses {
 		if u.Generation != number {
 			continue
 		}
@@ -94,7 +121,7 @@ func usersOf(i artifact.Info, number int) []string {
 	if more > 0 {
 		machines = append(machines, fmt.Sprintf("and %d more", more))
 	}
-	for _, u := range i.Others {
+	for _, u := range others {
 		if u.Generation == number {
 			machines = append(machines, "and others that are not remembered, until "+u.At.UTC().Format(time.DateOnly))
 		}
@@ -179,21 +206,41 @@ func (a *API) dropGeneration(w http.ResponseWriter, req *http.Request, text stri
 	}
 	view := a.generationView(g)
 	force, _ := strconv.ParseBool(req.URL.Query().Get("force")) // anything else is no force
-	if len(view.Sets) > 0 && !force && !view.Newest && !g.Dropped {
-		var names []string
-		for _, s := range view.Sets {
-			names = append(names, s.Name)
-		}
-		return &apiError{
-			Status: http.StatusConflict, Code: "sets_depend",
-			Message: fmt.Sprintf("machines of these sets trust generation %d alone: %s. Renew them (nestctl artifact renew --all), write media anew, "+
-				"and drop it when nestctl ca status names none; --force drops it all the same", number, strings.Join(names, ", ")),
+	if !force && !view.Newest && !g.Dropped {
+		if err := stillNeeded(view); err != nil {
+			return err
 		}
 	}
 	if err := a.Authority.Drop(req.Context(), number); err != nil {
 		return a.cannot(req, "cannot_drop", err)
 	}
 	return answer(w, map[string]any{"generation": view})
+}
+
+// stillNeeded says who depends on a generation, if somebody does.
+func stillNeeded(v generationView) error {
+	names := func(list []dependentView) string {
+		var all []string
+		for _, d := range list {
+			all = append(all, d.Name)
+		}
+		return strings.Join(all, ", ")
+	}
+	text := fmt.Sprintf("generation %d is still needed.", v.Number)
+	if len(v.Sets) > 0 {
+		text += " Machines of these sets trust it alone: " + names(v.Sets) + ": renew them (nestctl artifact renew --all) and write media anew."
+	}
+	if len(v.Trusted) > 0 {
+		text += " Machines of these registered certificates came by it last: " + names(v.Trusted) +
+			": make their boot files anew with the new root and address (nestctl artifact build)."
+	}
+	if len(v.Sets)+len(v.Trusted) == 0 {
+		return nil
+	}
+	return &apiError{
+		Status: http.StatusConflict, Code: "sets_depend",
+		Message: text + " Drop it when nestctl ca status names none; --force drops it all the same",
+	}
 }
 
 func noGeneration(text string) error {

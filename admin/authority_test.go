@@ -80,6 +80,26 @@ func TestMediaOfAnOldRootAreNamed(t *testing.T) {
 	require.Equal(t, 200, status)
 }
 
+// TestMachinesOfRegisteredCertificatesAreNamed: their boot files were made
+// elsewhere, so that they came by a generation is all that is known.
+func TestMachinesOfRegisteredCertificatesAreNamed(t *testing.T) {
+	a, srv := start(t)
+	cert, _ := corporateCA(t)
+	status, _ := ask(t, srv, http.MethodPost, trustedPath, `{"name":"corp","kind":"ca","pem":`+cert+`}`)
+	require.Equal(t, 201, status)
+	status, _ = ask(t, srv, http.MethodPost, authorityPath+"/rotate", `{"root":true}`)
+	require.Equal(t, 200, status)
+	a.Trusted.Used(1, "CN=node-2", machineID, 1, time.Now())
+	status, got := ask(t, srv, http.MethodDelete, authorityPath+"/generations/1", "")
+	require.Equal(t, 409, status)
+	require.Contains(t, got, "came by it last: corp: make their boot files anew")
+	_, got = ask(t, srv, http.MethodGet, authorityPath, "")
+	require.Contains(t, got, `"trusted":[{"id":1,"name":"corp","why":"machines: `+machineID+`"}]`)
+	a.Trusted.Used(1, "CN=node-2b", machineID, 2, time.Now()) // another certificate, on new media
+	status, got = ask(t, srv, http.MethodDelete, authorityPath+"/generations/1", "")
+	require.Equal(t, 200, status, got)
+}
+
 func TestAuthorityRequestsThatAreRefused(t *testing.T) {
 	_, srv := start(t)
 	for name, tt := range map[string]struct {

@@ -103,7 +103,7 @@ func (s *site) used(r boot.Request, at time.Time) {
 	case pki.KindSet:
 		s.sets.Used(c.Set, r.UUID, c.Generation, at)
 	case pki.KindCA, pki.KindPin:
-		s.who.trusted.Used(c.ID, c.Subject, r.UUID, at)
+		s.who.trusted.Used(c.ID, c.Subject, r.UUID, c.Generation, at)
 	case pki.KindURL:
 		s.who.links.Used(pki.KindURL, c.ID, r.UUID, at)
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -21,6 +22,7 @@ type generation struct {
 	Root         shownCert     `json:"root"`
 	Intermediate shownCert     `json:"intermediate"`
 	Sets         []dependingOn `json:"sets"`
+	Trusted      []dependingOn `json:"trusted"`
 }
 
 type shownCert struct {
@@ -30,7 +32,8 @@ type shownCert struct {
 	NotAfter    time.Time `json:"not_after"`
 }
 
-// dependingOn is a set whose machines still trust a generation.
+// dependingOn is a set, or a registered authority or pin, whose machines still
+// trust a generation.
 type dependingOn struct {
 	ID   int64  `json:"id"`
 	Name string `json:"name"`
@@ -80,13 +83,13 @@ func caStatus(socket *string) *cobra.Command {
 }
 
 func printAuthority(w io.Writer, a authorityAnswer) error {
-	rows := [][]string{{"GENERATION", "HOST", "SOURCE", "ROOT ENDS", "INTERMEDIATE ENDS", "SETS THAT NEED IT"}}
+	rows := [][]string{{"GENERATION", "HOST", "SOURCE", "ROOT ENDS", "INTERMEDIATE ENDS", "WHO NEEDS IT"}}
 	for _, g := range a.Authority.Generations {
 		number := strconv.Itoa(g.Number)
 		if g.Newest {
 			number += " (newest)"
 		}
-		rows = append(rows, []string{number, g.Host, g.Source, day(g.Root.NotAfter), day(g.Intermediate.NotAfter), depending(g.Sets)})
+		rows = append(rows, []string{number, g.Host, g.Source, day(g.Root.NotAfter), day(g.Intermediate.NotAfter), depending(g)})
 	}
 	rows = append(rows, []string{"\nSERVER NAME", "CERTIFICATE", "KEY", "ENDS"})
 	for _, s := range a.Authority.Servers {
@@ -109,10 +112,14 @@ func printAuthority(w io.Writer, a authorityAnswer) error {
 	return nil
 }
 
-func depending(sets []dependingOn) string {
+// depending names the sets and registered certificates that need a generation.
+func depending(g generation) string {
 	var names []string
-	for _, s := range sets {
+	for i, s := range slices.Concat(g.Sets, g.Trusted) {
 		name := s.Name
+		if i >= len(g.Sets) {
+			name = "registered " + name
+		}
 		if s.Why != "" {
 			name += " (" + s.Why + ")"
 		}
@@ -158,7 +165,8 @@ func printRotated(w io.Writer, g generation, root bool) error {
 		"New sets are of this generation. Those that exist keep their root until nestctl artifact renew.\n"+
 		"Next: 1. let %s resolve to this server, if it does not yet\n"+
 		"      2. nestctl artifact renew --all, and write media anew\n"+
-		"      3. when nestctl ca status names no set for the old generation: nestctl ca drop NUMBER\n",
+		"      3. make boot files with your own certificates anew (nestctl artifact build), enrol the root in firmware\n"+
+		"      4. when nestctl ca status names nobody for the old generation: nestctl ca drop NUMBER\n",
 		g.Number, day(g.Root.NotAfter), g.Root.Fingerprint, g.Host)
 	return err
 }
@@ -168,11 +176,13 @@ func caDrop(socket *string) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "drop GENERATION", Short: "End an old generation: its certificates are refused, its keys removed", Args: cobra.ExactArgs(1),
 		Long: "End an old generation. At once, its host name answers no more, every certificate that it issued is\n" +
-			"refused, and its keys are removed. It cannot be undone. It is refused while sets depend on it, and\n" +
-			"always for the newest one.",
+			"refused, and its keys are removed. It cannot be undone. It is refused while sets depend on it, or\n" +
+			"machines with registered certificates (nestctl trust) came by it last, and always for the newest one.\n\n" +
+			"Machines that have not booted since nobody knows of. Nor does bootd know which firmware has this root\n" +
+			"enrolled for HTTPS Boot: enrol the others before (nestctl ca export --format esl).",
 	}
 	output := outputFlag(cmd)
-	cmd.Flags().BoolVar(&force, "force", false, "also while sets depend on it: their machines boot no more")
+	cmd.Flags().BoolVar(&force, "force", false, "also while somebody depends on it: those machines boot no more")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		number, err := strconv.Atoi(args[0])
 		if err != nil {
@@ -188,9 +198,10 @@ func caDrop(socket *string) *cobra.Command {
 		}
 		show := func(w io.Writer, a generationAnswer) error {
 			text := fmt.Sprintf("generation %d is dropped: %s answers no more, and its certificates are refused.\n", number, a.Generation.Host)
-			if len(a.Generation.Sets) > 0 {
-				text += "These sets boot no machine until they are renewed and written anew: " + depending(a.Generation.Sets) + "\n"
+			if len(a.Generation.Sets)+len(a.Generation.Trusted) > 0 {
+				text += "These boot no machine until boot files of another generation are written: " + depending(a.Generation) + "\n"
 			}
+			text += "Firmware that boots by HTTPS with this root enrolled (TlsCaCertificate) needs another one: nestctl ca export --format esl\n"
 			_, err := io.WriteString(w, text)
 			return err
 		}

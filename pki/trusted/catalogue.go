@@ -129,7 +129,9 @@ func (t *Trusted) replace(change func(*catalogue) *catalogue) {
 	t.proofs.reset() // they are about the former one
 }
 
-// maxUsers is how many users an entry remembers: the last ones.
+// maxUsers is how many users an entry remembers: the last ones. Of what falls out
+// the generation stays known, because machines that still ask its host name need
+// it.
 const maxUsers = 100
 
 // Use is the last time that a machine came with a certificate.
@@ -137,15 +139,18 @@ type Use struct {
 	Subject string    `json:"subject"` // what the certificate calls itself
 	Machine string    `json:"machine"` // UUID
 	At      time.Time `json:"at"`
+	// Generation is that of the trust root that it came by; 0: not known.
+	Generation int `json:"generation,omitzero"`
 }
 
 // uses are known at once and written by Run, so that no machine waits for a
 // disk.
 type uses struct {
-	mu    sync.Mutex
-	count int64
-	list  []Use // the latest first
-	dirty bool
+	mu     sync.Mutex
+	count  int64
+	list   []Use // the latest first
+	others []Use // of those that fell out of list: the last of each generation
+	dirty  bool
 }
 
 func (u *uses) add(use Use) {
@@ -153,22 +158,40 @@ func (u *uses) add(use Use) {
 	defer u.mu.Unlock()
 	u.list = slices.DeleteFunc(u.list, func(x Use) bool { return x.Machine == use.Machine && x.Subject == use.Subject })
 	u.list = slices.Insert(u.list, 0, use)
-	u.list = u.list[:min(len(u.list), maxUsers)]
+	if len(u.list) > maxUsers {
+		u.forget(u.list[maxUsers])
+		u.list = u.list[:maxUsers]
+	}
 	u.count++
 	u.dirty = true
 }
 
-func (u *uses) all() (count int64, list []Use) {
+// forget keeps of a use that fell out what its generation was.
+func (u *uses) forget(out Use) {
+	if out.Generation == 0 {
+		return
+	}
+	i := slices.IndexFunc(u.others, func(o Use) bool { return o.Generation == out.Generation })
+	if i < 0 {
+		u.others = append(u.others, Use{Generation: out.Generation})
+		i = len(u.others) - 1
+	}
+	if out.At.After(u.others[i].At) {
+		u.others[i].At = out.At
+	}
+}
+
+func (u *uses) all() (count int64, list, others []Use) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	return u.count, slices.Clone(u.list)
+	return u.count, slices.Clone(u.list), slices.Clone(u.others)
 }
 
 // Used takes down that a machine was answered which came with a certificate of
-// an entry.
-func (t *Trusted) Used(id int64, subject, machine string, at time.Time) {
+// an entry, to the host name of a generation.
+func (t *Trusted) Used(id int64, subject, machine string, generation int, at time.Time) {
 	if m := t.all.Load().number(id); m != nil {
-		m.uses.add(Use{Subject: subject, Machine: machine, At: at.UTC()})
+		m.uses.add(Use{Subject: subject, Machine: machine, At: at.UTC(), Generation: generation})
 	}
 }
 

@@ -351,17 +351,18 @@ func TestUses(t *testing.T) {
 	require.Zero(t, e.Uses)
 	require.Nil(t, e.LastUsed)
 	for i := range 150 {
-		tr.Used(e.ID, "node", fmt.Sprint("machine-", i%120), start.Add(time.Duration(i)*time.Second))
+		tr.Used(e.ID, "node", fmt.Sprint("machine-", i%120), 1+i/75, start.Add(time.Duration(i)*time.Second))
 	}
-	tr.Used(99, "node", "machine", start)
+	tr.Used(99, "node", "machine", 1, start)
 	check := func(tr *Trusted) {
 		t.Helper()
 		got, ok := tr.Get(e.ID)
 		require.True(t, ok)
 		require.EqualValues(t, 150, got.Uses)
 		require.Len(t, got.UsedBy, maxUsers)
-		require.Equal(t, Use{"node", "machine-29", start.Add(149 * time.Second)}, got.UsedBy[0])
+		require.Equal(t, Use{"node", "machine-29", start.Add(149 * time.Second), 2}, got.UsedBy[0])
 		require.Equal(t, start.Add(149*time.Second), *got.LastUsed)
+		require.Equal(t, []Use{{At: start.Add(49 * time.Second), Generation: 1}}, got.Others)
 	}
 	check(tr)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -370,8 +371,8 @@ func TestUses(t *testing.T) {
 	check(w.open())
 	_, err := tr.Remove(t.Context(), e.ID)
 	require.NoError(t, err)
-	tr.Used(e.ID, "node", "machine", start)
-	tr.Used(other.ID, "node", "machine", start)
+	tr.Used(e.ID, "node", "machine", 1, start)
+	tr.Used(other.ID, "node", "machine", 1, start)
 	tr.upkeep(t.Context())
 	entries, err := w.store.List(t.Context(), usePrefix)
 	require.NoError(t, err)

@@ -43,6 +43,7 @@ type Entry struct {
 	Uses         int64     // answers to machines that came by it
 	LastUsed     *time.Time
 	UsedBy       []Use // the last 100 pairs of certificate and machine, the latest first
+	Others       []Use // of those that are not remembered: the last of each generation
 	Lists        []List
 	// Removing says that it accepts nobody any more, but that a restart would
 	// forget this: the store takes no writes. Run tries again.
@@ -56,7 +57,7 @@ const expirySoon = 30 * 24 * time.Hour
 func (all *catalogue) entry(m *member, now time.Time) Entry {
 	e := Entry{ID: m.id, Spec: m.spec, Created: m.created, Removing: all.number(m.id) != m, NotAfter: m.end()}
 	e.Allow, e.Machines = slices.Clone(e.Allow), slices.Clone(e.Machines)
-	e.Uses, e.UsedBy = m.uses.all()
+	e.Uses, e.UsedBy, e.Others = m.uses.all()
 	if len(e.UsedBy) > 0 {
 		last := e.UsedBy[0].At
 		e.LastUsed = &last

@@ -43,7 +43,7 @@ func TestT12_RemovalIsSeenByAll(t *testing.T) {
 						t.Errorf("accepted after its removal")
 					}
 					if err == nil {
-						tr.Used(id.ID, id.Subject, "machine", start)
+						tr.Used(id.ID, id.Subject, "machine", 1, start)
 						_ = tr.Good(id, start)
 					}
 				}

@@ -132,6 +132,8 @@ func (t *Trusted) upkeep(ctx context.Context) {
 type used struct {
 	Count int64 `json:"count"`
 	By    []Use `json:"by"`
+	// Others are Entry.Others.
+	Others []Use `json:"others,omitempty"`
 }
 
 // flushUses writes what Used took down. The caller holds t.writing, so that an
@@ -140,7 +142,7 @@ func (t *Trusted) flushUses(ctx context.Context) error {
 	for _, m := range t.all.Load().live {
 		u := &m.uses
 		u.mu.Lock()
-		value, err := json.Marshal(used{u.count, u.list})
+		value, err := json.Marshal(used{u.count, u.list, u.others})
 		dirty := u.dirty
 		u.dirty = false
 		u.mu.Unlock()
@@ -175,7 +177,7 @@ func (t *Trusted) loadUses(ctx context.Context) error {
 				t.log.WarnContext(ctx, "the uses of a trusted certificate are damaged and are forgotten", "stage", "trust", "name", m.spec.Name, "err", err)
 				continue
 			}
-			m.uses.count, m.uses.list = u.Count, u.By
+			m.uses.count, m.uses.list, m.uses.others = u.Count, u.By, u.Others
 		}
 	}
 	return nil
