@@ -173,7 +173,7 @@ func (s *Sets) mayLeave(v *version, over Protocol, proved bool) error {
 
 func (s *Sets) hasExpired(v *version) error {
 	spec := v.rec.Spec
-	return &Withheld{spec.Name, CodeExpired, fmt.Sprintf("set %s expired at %s", spec.Name, spec.ExpiresAt.UTC().Format("2006-01-02 15:04")), "nestctl artifact create"}
+	return &Withheld{spec.Name, CodeExpired, fmt.Sprintf("set %s expired at %s", spec.Name, spec.ExpiresAt.UTC().Format("2006-01-02 15:04")), "nestctl artifact delete " + spec.Name + ", then create"}
 }
 
 // Member is nil when whoever holds the set's certificate may boot the machine,

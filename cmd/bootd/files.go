@@ -79,7 +79,7 @@ func (s *site) uefi(ctx context.Context, token, name string, secure bool) (httpb
 		a, err := asArtifact(s.sets.Render(ctx, link.Set, name))
 		return a, id, err
 	case artifact.Expired:
-		reason := fmt.Sprintf("set %s has expired; to change that: nestctl artifact create", set.Spec.Name)
+		reason := fmt.Sprintf("set %s has expired; to change that: nestctl artifact delete %s, then create", set.Spec.Name, set.Spec.Name)
 		return httpboot.Artifact{}, id, &httpboot.Withheld{Code: artifact.CodeExpired, Reason: reason}
 	}
 	for _, f := range set.Files {

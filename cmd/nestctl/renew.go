@@ -17,7 +17,8 @@ func artifactRenew(socket *string) *cobra.Command {
 			"hold the new certificate; machines that fetch them at each boot notice nothing. The former certificate\n" +
 			"stays good until it ends, is revoked (nestctl cert revoke) or its generation is dropped (nestctl ca\n" +
 			"drop), so media that were written before go on until then.\n\n" +
-			"--all renews every set that is of an older generation; what is done is not done again.",
+			"--all renews every set that is of an older generation; what is done is not done again. Expired\n" +
+			"sets are passed over and named.",
 		Example: "  nestctl artifact renew rack1\n  nestctl artifact renew --all     # after nestctl ca rotate --root",
 	}
 	output := outputFlag(cmd)
@@ -68,19 +69,35 @@ func renewAll(cmd *cobra.Command, c *client, output *format) error {
 	if err := c.get(cmd.Context(), "/ipxe_boot_artifacts", &list); err != nil {
 		return err
 	}
+	old, expired := leftBehind(list.Sets, newest)
 	var errs []error
-	old := 0
-	for _, s := range list.Sets {
-		if s.Generation != newest {
-			old++
-			errs = append(errs, renew(cmd, c, output, s))
-		}
+	for _, s := range old {
+		errs = append(errs, renew(cmd, c, output, s))
 	}
-	if old == 0 && output.value == "table" {
-		_, err := fmt.Fprintf(cmd.OutOrStdout(), "every set is of generation %d, the newest: nothing to do.\n", newest)
+	for _, s := range expired {
+		_, err := fmt.Fprintf(cmd.ErrOrStderr(), "set %s has expired and is left as it is: nestctl artifact delete %s\n", s.Name, s.Name)
+		errs = append(errs, err)
+	}
+	if len(old) == 0 && output.value == "table" {
+		_, err := fmt.Fprintf(cmd.OutOrStdout(), "every set that can be renewed is of generation %d, the newest: nothing to do.\n", newest)
 		return err
 	}
 	return errors.Join(errs...)
+}
+
+// leftBehind are the sets that are not of the newest generation: those to renew,
+// and those whose own end is over, which nothing can.
+func leftBehind(sets []set, newest int) (old, expired []set) {
+	for _, s := range sets {
+		switch {
+		case s.Generation == newest:
+		case s.Status == "expired" && s.ExpiresAt != nil:
+			expired = append(expired, s)
+		default:
+			old = append(old, s)
+		}
+	}
+	return old, expired
 }
 
 func printRenewed(w io.Writer, a setAnswer) error {
