@@ -16,6 +16,7 @@ type Status string
 const (
 	Creating Status = "creating"
 	Ready    Status = "ready"
+	Renewing Status = "renewing" // its certificate is refused, by a revocation say; Run makes another
 	Expiring Status = "expiring" // it ends within 30 days
 	Expired  Status = "expired"  // its certificate is refused, its files are not served
 	Failed   Status = "failed"   // it cannot be assembled; its certificate is good
@@ -43,7 +44,7 @@ type Info struct {
 	Uses        []Use      // the latest first
 	Others      []Use      // of machines that are not remembered: the last of each generation
 	Token       pki.Secret // of its download addresses
-	Fault       string     // why it failed
+	Fault       string     // why it failed, or is renewing
 }
 
 // List is all sets in the order of their numbers.
@@ -93,8 +94,11 @@ func (s *Sets) info(m *member) Info {
 	if v.built != nil {
 		i.Files, i.Missing = v.built.Files(), v.built.Missing()
 	}
-	if v.fault != nil {
+	switch {
+	case v.fault != nil:
 		i.Fault = oneLine(v.fault)
+	case i.Status == Renewing:
+		i.Fault = "its certificate is refused (" + oneLine(s.refused(v)) + "): another one is made within a minute; write media anew then"
 	}
 	return i
 }
@@ -112,6 +116,8 @@ func (s *Sets) status(v *version) Status {
 		return Expired
 	case v.fault != nil:
 		return Failed
+	case s.refused(v) != nil:
+		return Renewing
 	case !end.IsZero() && !now.Before(end.Add(-renewBefore)):
 		return Expiring
 	}

@@ -130,12 +130,22 @@ func (s *Sets) due(v *version) bool {
 	case v.cert == nil:
 		return false
 	}
-	now := s.cfg.Now()
-	if _, err := s.cfg.Authority.Verify([]*x509.Certificate{v.cert}, now); err != nil {
+	if s.refused(v) != nil {
 		return true
 	}
+	now := s.cfg.Now()
 	return v.rec.Spec.ExpiresAt == nil && v.cert.NotAfter.Before(s.cfg.Authority.EndOf(s.issuer(v.rec))) &&
 		!now.Before(v.cert.NotAfter.Add(-renewBefore))
+}
+
+// refused says why machines with the set's certificate are refused just now; nil:
+// they are not.
+func (s *Sets) refused(v *version) error {
+	if v.cert == nil {
+		return nil
+	}
+	_, err := s.cfg.Authority.Verify([]*x509.Certificate{v.cert}, s.cfg.Now())
+	return err
 }
 
 // renew replaces the certificate, and reports whether it did. While that fails,
@@ -156,8 +166,11 @@ func (s *Sets) renew(ctx context.Context, m *member) bool {
 		return true // it is being deleted
 	}
 	s.noteMove(ctx, m, v.rec)
-	s.cfg.Log.InfoContext(ctx, "set got a new certificate: media that were written before are good until the former one ends",
-		"set", v.rec.Spec.Name, "generation", next.rec.generation())
+	media := "good until the former one ends"
+	if err := s.refused(v); err != nil {
+		media = "refused, write them anew: " + oneLine(err)
+	}
+	s.cfg.Log.InfoContext(ctx, "set got a new certificate", "set", v.rec.Spec.Name, "generation", next.rec.generation(), "former_media", media)
 	return true
 }
 
