@@ -14,6 +14,8 @@ import (
 	"strings"
 
 	"github.com/google/uuid"
+
+	"github.com/nestboot/nestboot/pki/serving"
 )
 
 // exported is a root, and a host name whose certificate leads to it.
@@ -93,10 +95,20 @@ func (a *API) withBoot(roots []exported) []exported {
 	}
 	for _, root := range a.Roots() {
 		if !slices.ContainsFunc(roots, func(r exported) bool { return r.root.Equal(root) }) {
-			roots = append(roots, exported{root, host})
+			roots = append(roots, exported{root, a.labelOf(root, host)})
 		}
 	}
 	return roots
+}
+
+// labelOf is the host name, if what it shows leads to a root; given certificates
+// may have put others in the place of the authority's.
+func (a *API) labelOf(root *x509.Certificate, host string) string {
+	sum := fmt.Sprintf("%x", sha256.Sum256(root.Raw))
+	if slices.ContainsFunc(a.Servers(), func(s serving.Status) bool { return s.Host == host && s.Root == sum }) {
+		return host
+	}
+	return "(shown nowhere now)"
 }
 
 // certX509 is EFI_CERT_X509_GUID (UEFI 2.10, 32.4.1).

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -19,6 +21,7 @@ type generation struct {
 	URL          string        `json:"url"`
 	Source       string        `json:"source"`
 	Newest       bool          `json:"newest"`
+	Trust        shownCert     `json:"trust"` // what its machines trust: root, or that of given certificates
 	Root         shownCert     `json:"root"`
 	Intermediate shownCert     `json:"intermediate"`
 	Sets         []dependingOn `json:"sets"`
@@ -59,6 +62,20 @@ type generationAnswer struct {
 	Generation generation `json:"generation"`
 }
 
+// newestGeneration is the one that new sets are of.
+func (c *client) newestGeneration(ctx context.Context) (generation, error) {
+	var status authorityAnswer
+	if err := c.get(ctx, "/authority", &status); err != nil {
+		return generation{}, err
+	}
+	for _, g := range status.Authority.Generations {
+		if g.Newest {
+			return g, nil
+		}
+	}
+	return generation{}, errors.New("bootd's authority has no generation")
+}
+
 // authority is the command group for the boot authority.
 func authority(socket *string) *cobra.Command {
 	cmd := &cobra.Command{
@@ -83,24 +100,29 @@ func caStatus(socket *string) *cobra.Command {
 }
 
 func printAuthority(w io.Writer, a authorityAnswer) error {
-	rows := [][]string{{"GENERATION", "HOST", "SOURCE", "ROOT ENDS", "INTERMEDIATE ENDS", "WHO NEEDS IT"}}
+	rows := [][]string{{"GENERATION", "URL", "SOURCE", "ROOT ENDS", "INTERMEDIATE ENDS", "WHO NEEDS IT"}}
 	for _, g := range a.Authority.Generations {
 		number := strconv.Itoa(g.Number)
 		if g.Newest {
 			number += " (newest)"
 		}
-		rows = append(rows, []string{number, g.Host, g.Source, day(g.Root.NotAfter), day(g.Intermediate.NotAfter), depending(g)})
+		rows = append(rows, []string{number, g.URL, g.Source, day(g.Trust.NotAfter), day(g.Intermediate.NotAfter), depending(g)})
 	}
 	rows = append(rows, []string{"\nSERVER NAME", "CERTIFICATE", "KEY", "ENDS"})
 	for _, s := range a.Authority.Servers {
 		rows = append(rows, []string{s.Host, s.Source, s.Type, stamp(s.NotAfter)})
 	}
-	rows = append(rows, []string{"\nGENERATION", "SHA-256 OF ITS ROOT"})
+	rows = append(rows, []string{"\nGENERATION", "SHA-256 OF THE ROOT THAT MACHINES TRUST", "WHICH IS"})
 	for _, g := range a.Authority.Generations {
-		rows = append(rows, []string{strconv.Itoa(g.Number), g.Root.Fingerprint})
+		rows = append(rows, []string{strconv.Itoa(g.Number), g.Trust.Fingerprint, g.trusts()})
 	}
 	if err := table(w, rows); err != nil {
 		return err
+	}
+	for _, text := range sharedRoots(a.Authority.Generations) {
+		if _, err := fmt.Fprintf(w, "warning: %s\n", text); err != nil {
+			return fmt.Errorf("print: %w", err)
+		}
 	}
 	for _, s := range a.Authority.Servers {
 		for _, warning := range s.Warnings {
@@ -110,6 +132,32 @@ func printAuthority(w io.Writer, a authorityAnswer) error {
 		}
 	}
 	return nil
+}
+
+// given reports whether its machines trust the root of given certificates.
+func (g generation) given() bool { return g.Trust.Fingerprint != g.Root.Fingerprint }
+
+// trusts says whose the root is that its machines trust.
+func (g generation) trusts() string {
+	if g.given() {
+		return "of the given certificates: " + g.Trust.Subject
+	}
+	return "the authority's"
+}
+
+// sharedRoots warns of generations whose machines trust the same root: what was
+// to end with the former one does not.
+func sharedRoots(list []generation) (warnings []string) {
+	for i, g := range list {
+		for _, former := range list[:i] {
+			if former.Trust.Fingerprint == g.Trust.Fingerprint {
+				warnings = append(warnings, fmt.Sprintf("machines of generations %d and %d trust the same root, that of the given certificates: "+
+					"dropping %d does not end it; give a certificate of another root for %s", former.Number, g.Number, former.Number, g.Host))
+				break
+			}
+		}
+	}
+	return warnings
 }
 
 // depending names the sets and registered certificates that need a generation.
@@ -148,7 +196,16 @@ func caRotate(socket *string) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		show := func(w io.Writer, a generationAnswer) error { return printRotated(w, a.Generation, root) }
+		show := func(w io.Writer, a generationAnswer) error {
+			if err := printRotated(w, a.Generation, root); err != nil || !root {
+				return err
+			}
+			var status authorityAnswer
+			if err := c.get(cmd.Context(), "/authority", &status); err != nil {
+				return err
+			}
+			return printGivenRoot(w, a.Generation, status.Authority.Generations)
+		}
 		return tell(cmd.Context(), c, cmd.OutOrStdout(), output, http.MethodPost, "/authority/rotate", map[string]bool{"root": root}, show)
 	}
 	return cmd
@@ -156,7 +213,7 @@ func caRotate(socket *string) *cobra.Command {
 
 func printRotated(w io.Writer, g generation, root bool) error {
 	if !root {
-		_, err := fmt.Fprintf(w, "generation %d has a new intermediate, %s, until %s.\n"+
+		_, err := fmt.Fprintf(w, "generation %d has a new intermediate, with serial number %s, until %s.\n"+
 			"Certificates that were issued before stay good; new ones are of this one.\n",
 			g.Number, g.Intermediate.Serial, day(g.Intermediate.NotAfter))
 		return err
@@ -168,6 +225,17 @@ func printRotated(w io.Writer, g generation, root bool) error {
 		"      3. make boot files with your own certificates anew (nestctl artifact build), enrol the root in firmware\n"+
 		"      4. when nestctl ca status names nobody for the old generation: nestctl ca drop NUMBER\n",
 		g.Number, day(g.Root.NotAfter), g.Root.Fingerprint, g.Host)
+	return err
+}
+
+// printGivenRoot says what given certificates make of a new root.
+func printGivenRoot(w io.Writer, g generation, all []generation) error {
+	if !slices.ContainsFunc(all, generation.given) {
+		return nil
+	}
+	_, err := fmt.Fprintf(w, "\nMachines here trust the root of given certificates (certificates in bootd.yaml). If a file covers\n"+
+		"%s too, as a wildcard does, the new generation trusts that file's root, and no new one. Give a\n"+
+		"certificate of another root for that name, before sets are renewed; nestctl ca status shows what is trusted.\n", g.Host)
 	return err
 }
 

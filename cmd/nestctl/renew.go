@@ -53,15 +53,9 @@ func renew(cmd *cobra.Command, c *client, output *format, s set) error {
 // renewAll renews what a new root has left behind, and goes on after a set that
 // cannot be renewed.
 func renewAll(cmd *cobra.Command, c *client, output *format) error {
-	var status authorityAnswer
-	if err := c.get(cmd.Context(), "/authority", &status); err != nil {
+	newest, err := c.newestGeneration(cmd.Context())
+	if err != nil {
 		return err
-	}
-	newest := 0
-	for _, g := range status.Authority.Generations {
-		if g.Newest {
-			newest = g.Number
-		}
 	}
 	var list struct {
 		Sets []set `json:"ipxe_boot_artifacts"`
@@ -69,7 +63,7 @@ func renewAll(cmd *cobra.Command, c *client, output *format) error {
 	if err := c.get(cmd.Context(), "/ipxe_boot_artifacts", &list); err != nil {
 		return err
 	}
-	old, expired := leftBehind(list.Sets, newest)
+	old, expired := leftBehind(list.Sets, newest.Number)
 	var errs []error
 	for _, s := range old {
 		errs = append(errs, renew(cmd, c, output, s))
@@ -79,7 +73,7 @@ func renewAll(cmd *cobra.Command, c *client, output *format) error {
 		errs = append(errs, err)
 	}
 	if len(old) == 0 && output.value == "table" {
-		_, err := fmt.Fprintf(cmd.OutOrStdout(), "every set that can be renewed is of generation %d, the newest: nothing to do.\n", newest)
+		_, err := fmt.Fprintf(cmd.OutOrStdout(), "every set that can be renewed is of generation %d, the newest: nothing to do.\n", newest.Number)
 		return err
 	}
 	return errors.Join(errs...)

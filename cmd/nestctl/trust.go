@@ -124,7 +124,14 @@ func trustAdd(socket *string) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return tell(cmd.Context(), c, cmd.OutOrStdout(), output, http.MethodPost, trustedPath, n, printNewTrusted)
+		show := func(w io.Writer, a trustedAnswer) error {
+			g, err := c.newestGeneration(cmd.Context())
+			if err != nil {
+				return err
+			}
+			return printNewTrusted(w, a, g)
+		}
+		return tell(cmd.Context(), c, cmd.OutOrStdout(), output, http.MethodPost, trustedPath, n, show)
 	}
 	return cmd
 }

@@ -78,13 +78,15 @@ func orAny(list []string) string {
 	return "only " + strings.Join(list, ", ")
 }
 
-func printNewTrusted(w io.Writer, a trustedAnswer) error {
+// printNewTrusted tells of a new entry, and of the generation that boot files for
+// it are best made for.
+func printNewTrusted(w io.Writer, a trustedAnswer, newest generation) error {
 	if err := printTrusted(w, a); err != nil {
 		return err
 	}
 	_, err := fmt.Fprintf(w, "\nNext: see what a certificate is answered: nestctl auth explain --cert FILE\n"+
 		"      make boot files with its key where the key is: nestctl artifact build --cert FILE --key FILE\n"+
-		"      --root ROOT --url https://ipxe.<domain> (nestctl ca export > ROOT)\n"+
-		"To take it back: nestctl trust remove %s\n", word(a.Trusted.Name))
+		"      --root root.pem --url %s (nestctl ca export --generation %d > root.pem)\n"+
+		"To take it back: nestctl trust remove %s\n", newest.URL, newest.Number, word(a.Trusted.Name))
 	return err
 }
