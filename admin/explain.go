@@ -5,6 +5,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/nestboot/nestboot/artifact"
@@ -119,13 +120,32 @@ func (a *API) explainToken(token, over string, at time.Time) explanation {
 	}
 	for _, i := range a.Artifacts.List() {
 		if i.Token.Equal(secret) {
-			e.Steps = append(e.Steps, pki.Step{
-				Rule: "download address", Code: pki.CodeUnknownToken,
-				Reason: "it is in the download addresses of set " + i.Spec.Name + ", which open its files and prove nothing else",
-			})
+			a.explainDownload(&e, i)
 		}
 	}
 	return e
+}
+
+// kindDownload is what opens the files of a set and proves nothing else.
+const kindDownload pki.Kind = "download"
+
+// explainDownload says what the token in a set's download addresses opens.
+func (a *API) explainDownload(e *explanation, i artifact.Info) {
+	step := pki.Step{
+		Rule:   "download address",
+		Reason: "it is in the download addresses of set " + i.Spec.Name + ", which open its files and prove nothing else",
+	}
+	if !i.Spec.Keyless && !slices.Contains(i.Spec.Exposure, artifact.HTTPS) {
+		step.Code = artifact.CodeNotExposed
+		step.Reason += "; it is not served over https just now"
+	}
+	e.Steps = append(e.Steps, step)
+	e.Code, e.Reason = step.Code, step.Reason
+	if step.Code != "" || a.refuseSet(e, links.Link{Spec: links.Spec{Set: i.ID}}) {
+		return
+	}
+	e.Code, e.Reason = "", ""
+	e.Identity = &identityView{Kind: kindDownload, ID: i.ID, Name: i.Spec.Name, Set: i.Spec.Name, Machines: []string{}}
 }
 
 // refuseSet adds why a URL opens no file of its set just now, if that is so.

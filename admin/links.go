@@ -31,6 +31,7 @@ type linkInput struct {
 type linkView struct {
 	ID          int64       `json:"id"`
 	Name        string      `json:"name"`
+	Status      string      `json:"status"` // ready, expired (it, or its set) or revoked
 	ExpiresAt   *time.Time  `json:"expires_at"`
 	Protocols   string      `json:"protocols"`
 	Consequence string      `json:"exposure_means"`
@@ -41,12 +42,16 @@ type linkView struct {
 	Reason      string      `json:"status_reason,omitempty"`
 }
 
-func newLinkView(l links.Link) linkView {
+func newLinkView(l links.Link, now time.Time) linkView {
 	v := linkView{
-		ID: l.ID, Name: l.Name, ExpiresAt: l.ExpiresAt, Protocols: protocolsName(l.Protocols), Consequence: l.Consequence(),
+		ID: l.ID, Name: l.Name, Status: "ready", ExpiresAt: l.ExpiresAt, Protocols: protocolsName(l.Protocols), Consequence: l.Consequence(),
 		CreatedAt: l.Created, Uses: l.Uses, LastUsed: l.LastUsed, UsedBy: append([]links.Use{}, l.UsedBy...),
 	}
+	if l.ExpiresAt != nil && !now.Before(*l.ExpiresAt) {
+		v.Status = "expired"
+	}
 	if !l.Revoked.IsZero() {
+		v.Status = "revoked"
 		v.Reason = "revoked, but a restart would forget that until it can be written down: make room for the store"
 	}
 	return v

@@ -153,3 +153,15 @@ func TestT13_ExplainSaysWhatTheListenerWould(t *testing.T) {
 	require.Eventually(t, func() bool { return explain("https").Code == artifact.CodeExpired }, 20*time.Second, 50*time.Millisecond)
 	require.Equal(t, artifact.CodeExpired, explain("").Code)
 }
+
+// TestURLsThatEndedAreTold: they are listed among the good ones.
+func TestURLsThatEndedAreTold(t *testing.T) {
+	a, srv := start(t, someBases(t))
+	status, _ := ask(t, srv, http.MethodPost, setsPath, `{"name":"rack1"}`)
+	require.Equal(t, 201, status)
+	status, _ = ask(t, srv, http.MethodPost, chainPath, `{"name":"metal1","expires_at":"2131-01-31T23:59:59Z"}`)
+	require.Equal(t, 201, status)
+	a.Now = func() time.Time { return time.Date(2132, 1, 1, 0, 0, 0, 0, time.UTC) }
+	_, got := ask(t, srv, http.MethodGet, chainPath+"/1", "")
+	require.Contains(t, got, `"name":"metal1","status":"expired"`)
+}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 
+	"github.com/nestboot/nestboot/artifact"
 	"github.com/nestboot/nestboot/boot"
 	"github.com/nestboot/nestboot/ipxebuild"
 	"github.com/nestboot/nestboot/pki/links"
@@ -15,7 +16,7 @@ import (
 type chainView struct {
 	linkView
 	Machines []string `json:"machines"`
-	URL      *string  `json:"url"`    // the plain one if there is one: it is asked for where https can't be had
+	URL      *string  `json:"url"`    // the one over https, unless there is none
 	Script   *string  `json:"script"` // what URL answers
 	HTTP     *string  `json:"http_url"`
 	HTTPS    *string  `json:"https_url"`
@@ -34,11 +35,11 @@ type uefiView struct {
 }
 
 func (a *API) chainView(l links.Link) (chainView, error) {
-	v := chainView{linkView: newLinkView(l), Machines: append([]string{}, l.Machines...)}
+	v := chainView{linkView: newLinkView(l, a.Now()), Machines: append([]string{}, l.Machines...)}
 	v.HTTP, v.HTTPS = a.addresses(l, "/chain/", "")
-	v.URL = v.HTTP
+	v.URL = v.HTTPS
 	if v.URL == nil {
-		v.URL = v.HTTPS
+		v.URL = v.HTTP
 	}
 	if v.URL == nil {
 		return v, nil
@@ -65,12 +66,15 @@ func (a *API) chainViews() ([]chainView, error) {
 }
 
 func (a *API) uefiView(l links.Link) uefiView {
-	v := uefiView{linkView: newLinkView(l), SetID: l.Set}
+	v := uefiView{linkView: newLinkView(l, a.Now()), SetID: l.Set}
 	set, ok := a.Artifacts.Get(l.Set)
 	if !ok { // deleted meanwhile, and the URL with it
 		return v
 	}
 	v.Set = set.Spec.Name
+	if v.Status == "ready" && set.Status == artifact.Expired {
+		v.Status, v.Reason = "expired", "its set has expired"
+	}
 	for _, f := range set.Files {
 		switch f.Format {
 		case ipxebuild.FormatEFIAMD64:

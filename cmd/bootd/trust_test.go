@@ -154,7 +154,7 @@ func TestURLsAnswerWhatTheyShow(t *testing.T) {
 		return d.ask(secureClient, method, url)
 	}
 
-	require.Equal(t, both["http_url"], both["url"], "the one that a stock iPXE can use")
+	require.Equal(t, both["https_url"], both["url"], "plain HTTP is for where that can't be had")
 	status, script := ask(http.MethodGet, d.local(both["url"].(string)))
 	require.Equal(t, http.StatusOK, status, script)
 	require.Equal(t, d.local(both["script"].(string)), script, "but for the host that was asked")

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"crypto/x509"
+	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -39,6 +40,10 @@ func authentication(socket *string) *cobra.Command {
 	return cmd
 }
 
+// errRefused is the answer of auth explain, which has been printed; main makes an
+// exit status of it.
+var errRefused = errors.New("refused")
+
 func authExplain(socket *string) *cobra.Command {
 	var cert, token string
 	cmd := &cobra.Command{
@@ -46,7 +51,8 @@ func authExplain(socket *string) *cobra.Command {
 		Long: "Ask bootd what it would answer to a client with this certificate or this token, now, and which rule\n" +
 			"decides. FILE is PEM or DER, the client's certificate first, its intermediates behind it; a private key\n" +
 			"in it is not sent. A token is a secret: give it by standard input (--token -), where other users of\n" +
-			"this host can't see it. The whole URL will do.",
+			"this host can't see it. The whole URL will do.\n\n" +
+			"The exit status is 0 for what is accepted, 3 for what is refused, 1 if it could not be asked.",
 		Example: "  nestctl auth explain --cert node7.pem\n" +
 			"  nestctl auth explain --token - < url.txt",
 	}
@@ -62,7 +68,21 @@ func authExplain(socket *string) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return tell(cmd.Context(), c, cmd.OutOrStdout(), output, http.MethodPost, "/auth/explain", question, printExplanation)
+		var raw json.RawMessage
+		if err := c.call(cmd.Context(), http.MethodPost, "/auth/explain", question, &raw); err != nil {
+			return err
+		}
+		var e explanation
+		if err := json.Unmarshal(raw, &e); err != nil {
+			return fmt.Errorf("read answer: %w", err)
+		}
+		if err := output.print(cmd.OutOrStdout(), raw, func() error { return printExplanation(cmd.OutOrStdout(), e) }); err != nil {
+			return err
+		}
+		if e.Identity == nil {
+			return errRefused
+		}
+		return nil
 	}
 	return cmd
 }
@@ -79,7 +99,9 @@ func explainQuestion(stdin io.Reader, cert, token string) (map[string]string, er
 		if err != nil {
 			return nil, err
 		}
-		token = strings.TrimSpace(string(line))
+		if token = strings.TrimSpace(string(line)); token == "" {
+			return nil, errors.New("--token -: standard input is empty: give it the token or the URL")
+		}
 	}
 	question := map[string]string{"token": tokenOf(token)}
 	if over, _, ok := strings.Cut(token, "://"); ok {
@@ -144,7 +166,7 @@ func printExplanation(w io.Writer, e explanation) error {
 	if len(e.Identity.Machines) > 0 {
 		machines = "the machines " + strings.Join(e.Identity.Machines, ", ")
 	}
-	if e.Identity.Kind == string(pki.KindUEFI) {
+	if kind := e.Identity.Kind; kind == string(pki.KindUEFI) || kind == "download" {
 		machines = "files alone: who boots is proved by what is in them"
 	}
 	_, err := fmt.Fprintf(w, "\naccepted: %s, for %s\n", who, machines)
@@ -164,6 +186,8 @@ func kindWords(kind string) string {
 		return "chain URL"
 	case pki.KindUEFI:
 		return "UEFI HTTP Boot URL"
+	case "download":
+		return "download address of artifact set"
 	}
 	return kind
 }

@@ -20,6 +20,9 @@ func main() {
 	if err == nil || errors.Is(err, context.Canceled) {
 		return
 	}
+	if errors.Is(err, errRefused) {
+		os.Exit(3)
+	}
 	fmt.Fprintln(os.Stderr, "nestctl:", err)
 	os.Exit(1)
 }

@@ -37,6 +37,8 @@ type uefiURL struct {
 type linkBase struct {
 	ID        int64      `json:"id"`
 	Name      string     `json:"name"`
+	Status    string     `json:"status"`
+	Reason    string     `json:"status_reason"`
 	ExpiresAt *time.Time `json:"expires_at"`
 	Protocols string     `json:"protocols"`
 	Means     string     `json:"exposure_means"`

@@ -11,10 +11,10 @@ func printURLs(w io.Writer, all allURLs) error {
 		_, err := fmt.Fprintln(w, "There is no URL yet. Make one: nestctl url create chain NAME, or nestctl url create uefi NAME --set SET")
 		return err
 	}
-	rows := [][]string{{"ID", "KIND", "NAME", "SET", "ENDS", "OVER", "USES", "LAST USED"}}
+	rows := [][]string{{"ID", "KIND", "NAME", "SET", "STATUS", "ENDS", "OVER", "USES", "LAST USED"}}
 	row := func(kind, set string, u linkBase) {
 		rows = append(rows, []string{
-			fmt.Sprint(u.ID), kind, u.Name, set, when(u.ExpiresAt, "never"), over(u.Protocols), fmt.Sprint(u.Uses), when(u.LastUsed, "never"),
+			fmt.Sprint(u.ID), kind, u.Name, set, u.Status, when(u.ExpiresAt, "never"), over(u.Protocols), fmt.Sprint(u.Uses), when(u.LastUsed, "never"),
 		})
 	}
 	for _, u := range all.Chain {
@@ -40,6 +40,7 @@ func over(protocols string) string {
 func (u linkBase) rows(kind string) [][]string {
 	return [][]string{
 		{"URL", fmt.Sprintf("%s (%s, number %d)", u.Name, kind, u.ID)},
+		{"Status", strings.TrimSuffix(u.Status+": "+u.Reason, ": ")},
 		{"Ends", when(u.ExpiresAt, "never")},
 		{"Used", fmt.Sprintf("%d times, last %s", u.Uses, when(u.LastUsed, "never"))},
 		{"Over", over(u.Protocols)},
@@ -85,7 +86,11 @@ func printNewChain(w io.Writer, a chainAnswer) error {
 	}
 	text := fmt.Sprintf("\nNext: give the address to an iPXE, or paste the script. That iPXE must trust the certificate of\n"+
 		"%s; a stock one needs a publicly trusted one, or --http. To end it: nestctl url revoke %s\n", hostOf(a.URL.URL), word(a.URL.Name))
-	if a.URL.HTTP != nil {
+	switch {
+	case a.URL.HTTP != nil && a.URL.HTTPS != nil:
+		text = fmt.Sprintf("\nNext: give an address to an iPXE, or paste the script. Where that iPXE can't verify the certificate of\n"+
+			"%s, take the http address, in the script too. To end it: nestctl url revoke %s\n", hostOf(a.URL.URL), word(a.URL.Name))
+	case a.URL.HTTP != nil:
 		text = fmt.Sprintf("\nNext: give the address to an iPXE, or paste the script. To end it: nestctl url revoke %s\n", word(a.URL.Name))
 	}
 	_, err := io.WriteString(w, text)
