@@ -16,8 +16,8 @@ type Timeline struct {
 }
 
 // Line is the event as one line of text without a newline: seconds since the
-// boot's first event, stage, duration, size, what it was about and how it
-// ended. Bytes that a terminal would interpret are replaced.
+// boot's first event, stage, duration, size, what it was about, by what
+// credential if it failed, and how it ended. Bytes that a terminal would interpret are replaced.
 func (t *Timeline) Line(e Event) string {
 	if t.start == nil {
 		t.start = map[string]time.Time{}
@@ -34,7 +34,11 @@ func (t *Timeline) Line(e Event) string {
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "%8.3fs  %-14s %9s %10s  %-15s", e.Time.Sub(t.start[key]).Seconds(), e.Stage, duration(e.Duration), size(e.Bytes), addr(e))
-	for _, s := range []string{e.Name, e.Detail, e.Code, e.Error} {
+	shown := ""
+	if e.Failed() { // which of several was refused
+		shown = e.Credential
+	}
+	for _, s := range []string{e.Name, shown, e.Detail, e.Code, e.Error} {
 		if s != "" {
 			b.WriteString("  " + onePrintableLine(s))
 		}

@@ -18,6 +18,7 @@ func TestTimelineGolden(t *testing.T) {
 		{Time: at.Add(300 * time.Millisecond), Stage: StageTFTPDone, Boot: "b1", Addr: addr, Name: "rack1/snponly.efi", Bytes: 284672, Duration: 300 * time.Millisecond},
 		{Time: at.Add(time.Hour), Stage: StageTLS, Boot: "b2", Addr: netip.MustParseAddr("fd00:77::9"), Name: "ipxe.example.com", Code: "tls-failed", Error: "EOF"},
 		{Time: at.Add(2 * time.Second), Stage: StageKernel, Boot: "b1", Addr: addr, Name: "flatcar/vmlinuz", Bytes: 50 << 20, Duration: 1500 * time.Millisecond},
+		{Time: at.Add(time.Minute), Stage: StageChain, Boot: "b3", Addr: addr, Credential: "url metal1", Code: "expired", Error: "expired credential refused (expired)"},
 		{Time: at.Add(3 * time.Second), Stage: StageDone, Boot: "b1", Detail: "evil \x1b[2J\nline"},
 	}
 	var tl Timeline
