@@ -42,6 +42,8 @@ type Host struct {
 	Generation int    // of the trust root that its artifacts have, for IPXE; 0: not known
 	// Certificate is the certificate that it shows to a client.
 	Certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
+	// Gone is why a name is not answered any more, where that is known.
+	Gone string
 }
 
 // Artifact is one file of a set.

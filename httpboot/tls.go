@@ -134,6 +134,9 @@ func (s *Server) handshake(ctx context.Context, raw net.Conn, f *front) {
 			hello = h
 			host, ok := s.Site.Hosts(strings.ToLower(h.ServerName))
 			if to = f.hosts[host.Role]; !ok || to == nil {
+				if host.Gone != "" {
+					return nil, fmt.Errorf("the name %s answers no more: %s", boot.Excerpt(h.ServerName, 80), host.Gone)
+				}
 				return nil, fmt.Errorf("no server has the name %s", boot.Excerpt(h.ServerName, 80))
 			}
 			role = host.Role
@@ -184,8 +187,11 @@ func describeTLS(state tls.ConnectionState) string {
 
 // explainTLS adds what a failed handshake means for a machine.
 func explainTLS(err error) string {
-	var remote *net.OpError // crypto/tls reports the other side's alert as one
-	if errors.As(err, &remote) && remote.Op == "remote error" || isHangUp(err) {
+	var op *net.OpError // crypto/tls reports alerts as one, the other side's and its own
+	remote := errors.As(err, &op) && op.Op == "remote error"
+	// OpenSSL 3.0 sends the alert of TLS 1.3 in a form that cannot be decrypted.
+	garbled := op != nil && op.Op == "local error" && strings.HasSuffix(err.Error(), "bad record MAC")
+	if remote || garbled || isHangUp(err) {
 		return err.Error() + ": the machine broke off after it saw our certificate; " +
 			"most often its artifact trusts another root, or its clock is more than a day behind or far ahead"
 	}

@@ -7,10 +7,12 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"math/big"
+	"net"
 	"net/http"
 	"os"
 	"slices"
@@ -119,7 +121,23 @@ func TestT11_HostThatIsGoneIsRefused(t *testing.T) {
 	require.Equal(t, http.StatusMisdirectedRequest, w.do(c, http.MethodGet, "https://ipxe.test"+testQuery).status)
 	_, err := tls.Dial("tcp", w.secure, &tls.Config{ServerName: "ipxe.test", InsecureSkipVerify: true})
 	require.Error(t, err)
-	w.event(boot.StageTLS, `no server has the name "ipxe.test"`)
+	w.event(boot.StageTLS, `the name "ipxe.test" answers no more: its generation was dropped`)
+}
+
+// TestHandshakesAreExplained: what a machine that trusts another root does looks
+// different by version and library.
+func TestHandshakesAreExplained(t *testing.T) {
+	for _, tt := range []struct {
+		op, text string
+		want     bool
+	}{
+		{"remote error", "tls: unknown certificate authority", true},
+		{"local error", "tls: bad record MAC", true},
+		{"local error", "tls: protocol version not supported", false},
+	} {
+		got := explainTLS(fmt.Errorf("handshake: %w", &net.OpError{Op: tt.op, Err: errors.New(tt.text)}))
+		require.Equal(t, tt.want, strings.Contains(got, "trusts another root"), got)
+	}
 }
 
 // TestTwoHostsForMachines has one trust root each: scripts lead back to the

@@ -30,6 +30,8 @@ func (w *world) host(name string) (Host, bool) {
 		h.Role, h.Generation = IPXE, 2
 	case name == "boot.test", name == "":
 		h.Name, h.URL, h.Role = "boot.test", "https://boot.test", Boot
+	case strings.HasPrefix(name, "ipxe"):
+		return Host{Gone: "its generation was dropped"}, false
 	default:
 		return Host{}, false
 	}

@@ -76,6 +76,7 @@ func TestNewRootBesideTheOld(t *testing.T) {
 		}
 		return err != nil
 	}, time.Second, 10*time.Millisecond, "its name answers no more")
+	require.Contains(t, string(d.adminBytes("/events")), "generation 1 of the authority, whose name it was, was dropped")
 	d.stop()
 	d.start()
 	again := d.client("rack2-2")

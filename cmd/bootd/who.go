@@ -119,7 +119,18 @@ func (s *site) host(name string) (httpboot.Host, bool) {
 			return httpboot.Host{Name: name, Role: httpboot.IPXE, URL: s.names.ipxeURL(name), Generation: g.Number, Certificate: s.serving.For(name)}, true
 		}
 	}
-	return httpboot.Host{}, false
+	return httpboot.Host{Gone: s.dropped(name)}, false
+}
+
+// dropped says so of a name that was that of a generation; empty: it was none.
+func (s *site) dropped(name string) string {
+	all := s.authority.Generations()
+	for n := range all[len(all)-1].Number {
+		if g, ok := s.authority.Generation(n); ok && g.Dropped && g.Host == name {
+			return fmt.Sprintf("generation %d of the authority, whose name it was, was dropped: its boot files need to be made anew", n)
+		}
+	}
+	return ""
 }
 
 // roots are what a machine must trust to reach boot. for as long as it lives:
