@@ -38,6 +38,12 @@ type trustedEntry struct {
 		Machine string    `json:"machine"`
 		At      time.Time `json:"at"`
 	} `json:"used_by"`
+	Lists []struct {
+		Issuer     string     `json:"issuer"`
+		ThisUpdate time.Time  `json:"this_update"`
+		NextUpdate *time.Time `json:"next_update"`
+		Revoked    int        `json:"revoked"`
+	} `json:"revocation_lists"`
 	Faults []string `json:"faults"`
 }
 

@@ -61,6 +61,9 @@ func printTrusted(w io.Writer, a trustedAnswer) error {
 	} else if t.Kind == "ca" {
 		rows = append(rows, []string{"Revocations", "no list is looked at: a certificate is good until it ends or the authority is removed"})
 	}
+	for _, l := range t.Lists {
+		rows = append(rows, []string{"", fmt.Sprintf("list of %s: made %s, next due %s, %d revoked", l.Issuer, stamp(l.ThisUpdate), when(l.NextUpdate, "not said"), l.Revoked)})
+	}
 	rows = append(rows, []string{"Used", fmt.Sprintf("%d times, last %s", t.Uses, when(t.LastUsed, "never"))})
 	for _, u := range t.UsedBy[:min(len(t.UsedBy), 10)] {
 		rows = append(rows, []string{"", "by " + u.Subject + " as machine " + u.Machine + " at " + stamp(u.At)})

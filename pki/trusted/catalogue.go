@@ -31,7 +31,7 @@ type member struct {
 	source source
 	uses   uses
 
-	wasStale bool // what Run has said last; nobody else touches it
+	wasStale, wasSoon bool // what Run has said last; nobody else touches them
 }
 
 // grave is an entry that was removed. It is kept for a while, so that its

@@ -39,6 +39,12 @@ type list struct {
 // once: it might be of any age.
 func (l *list) stale(at time.Time) bool { return l.next.IsZero() || at.After(l.next) }
 
+// endsSoon reports whether the last quarter of the list's life has begun, or its
+// last day: its successor should be there.
+func (l *list) endsSoon(at time.Time) bool {
+	return !l.stale(at) && at.After(l.next.Add(-min(24*time.Hour, l.next.Sub(l.this)/4)))
+}
+
 // with returns the list with more serial numbers on it.
 func (l *list) with(more map[string]struct{}) *list {
 	longer := *l
@@ -279,7 +285,11 @@ func (ls *lists) merge(newer lists, now time.Time) (*lists, error) {
 			if l.number != nil && former.number != nil && l.number.Cmp(former.number) > 0 {
 				merged[issuer] = former.with(l.revoked)
 			}
-			err = fmt.Errorf("the list of %s is of %s, and one of %s was seen already: the newer one goes on", l.issuer, stamp(l.this), stamp(former.this))
+			then := "the newer one goes on"
+			if former.stale(now) {
+				then = "that one counts and has ended, publish a new one"
+			}
+			err = fmt.Errorf("the list of %s is of %s, and one of %s was seen already: %s", l.issuer, stamp(l.this), stamp(former.this), then)
 			continue
 		}
 		merged[issuer] = l

@@ -94,7 +94,7 @@ func TestT12_EveryIssuerNeedsAList(t *testing.T) {
 	require.NoError(t, err)
 
 	e = mustAdd(t, tr, w.withCRL("lenient", StaleAccept, sub.crl(start), root.cert, sub.cert))
-	require.Contains(t, strings.Join(e.Faults, "; "), `no current revocation list of at least one issuer`)
+	require.Contains(t, strings.Join(e.Faults, "; "), `no current revocation list`)
 	_, err = tr.Verify(chain(node), start)
 	require.NoError(t, err)
 	_, err = tr.Remove(t.Context(), e.ID)
@@ -597,4 +597,42 @@ func TestT12_SmallListsDoNotWaitForLargeOnes(t *testing.T) {
 	require.Eventually(t, acts, 5*time.Second, 10*time.Millisecond)
 	cancel()
 	running.Wait()
+}
+
+// TestTheEndOfAListIsTold before it comes, and when it has come, with whose list
+// it was.
+func TestTheEndOfAListIsTold(t *testing.T) {
+	w := newWorld(t)
+	tr := w.open()
+	root := newCA(t, "corp", nothing)
+	mustAdd(t, tr, w.withCRL("corp", "", root.crl(start), root.cert)) // a week
+	faults := func() string {
+		tr.poll(t.Context())
+		return strings.Join(tr.List()[0].Faults, "; ")
+	}
+	w.add(5*day + 23*time.Hour)
+	require.Empty(t, faults())
+	w.add(2 * time.Hour)
+	require.Contains(t, faults(), `the revocation list of "CN=corp" ends at `)
+	_ = faults()
+	require.Equal(t, 1, strings.Count(w.logged(), "a revocation list ends soon"), "said once")
+	w.add(2 * day)
+	require.Contains(t, faults(), `no current revocation list: the revocation list of "CN=corp" ended at `)
+	w.file("corp.crl", root.crl(start.Add(-day))) // an older one is put back
+	require.Contains(t, faults(), "that one counts and has ended")
+	require.Contains(t, w.logged(), "and there is no current one")
+	require.NotContains(t, w.logged(), "goes on")
+}
+
+// TestEntriesThatGetAroundEachOther: the lenient one of two decides.
+func TestEntriesThatGetAroundEachOther(t *testing.T) {
+	w := newWorld(t)
+	tr := w.open()
+	root := newCA(t, "corp", nothing)
+	strict := w.withCRL("strict", "", root.crl(start), root.cert)
+	strict.Allow = []string{"CN=node-*"}
+	mustAdd(t, tr, strict)
+	mustAdd(t, tr, caSpec("open", root.cert))
+	require.Contains(t, tr.List()[0].Faults[0], "lets it in, past this one's names, revocation list, and removing one leaves the other")
+	require.Contains(t, tr.List()[1].Faults[0], "whichever of the two lets it in, and removing")
 }

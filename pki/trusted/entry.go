@@ -1,11 +1,12 @@
 package trusted
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"crypto/x509"
 	"fmt"
+	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/nestboot/nestboot/pki"
@@ -69,12 +70,16 @@ func (all *catalogue) entry(m *member, now time.Time) Entry {
 			NotBefore: c.NotBefore, NotAfter: c.NotAfter, Trusted: slices.Contains(m.anchors, c),
 		})
 	}
-	for _, l := range *m.lists.Load() {
+	for _, l := range m.sortedLists() {
 		e.Lists = append(e.Lists, List{Issuer: l.issuer, ThisUpdate: l.this, NextUpdate: l.next, Revoked: len(l.revoked)})
 	}
-	slices.SortFunc(e.Lists, func(a, b List) int { return bytes.Compare([]byte(a.Issuer), []byte(b.Issuer)) })
 	e.Faults = all.faults(m, now, e.Removing)
 	return e
+}
+
+// sortedLists are the revocation lists by the names of their issuers.
+func (m *member) sortedLists() []*list {
+	return slices.SortedFunc(maps.Values(*m.lists.Load()), func(a, b *list) int { return strings.Compare(a.issuer, b.issuer) })
 }
 
 // end is when the entry can accept nobody any more. A key outlives the
@@ -117,7 +122,7 @@ func (all *catalogue) faults(m *member, now time.Time, removing bool) []string {
 	}
 	for _, other := range all.live {
 		if other != m && slices.ContainsFunc(m.anchors, func(c *x509.Certificate) bool { return slices.Contains(other.anchors, c) }) {
-			add("%s trusts the same certificate: removing one of them leaves the other", other.title())
+			add("%s trusts the same certificate: a machine boots by whichever of the two lets it in%s, and removing one leaves the other", other.title(), m.bypassed(other))
 		}
 	}
 	return append(faults, m.listFaults(now)...)
@@ -132,27 +137,59 @@ func (m *member) listFaults(now time.Time) []string {
 	if err := m.source.failed(); err != nil {
 		faults = append(faults, "revocation list: "+err.Error())
 	}
-	if m.stale(now) {
-		means := "machines of that issuer are refused"
-		if m.spec.CRL.Stale == StaleAccept {
-			means = "machines are accepted all the same, as configured"
+	means := "machines of that issuer are refused"
+	if m.spec.CRL.Stale == StaleAccept {
+		means = "machines are accepted all the same, as configured"
+	}
+	for _, reason := range m.staleReasons(now) {
+		faults = append(faults, "no current revocation list: "+reason+"; "+means)
+	}
+	for _, l := range m.sortedLists() {
+		if l.endsSoon(now) {
+			faults = append(faults, fmt.Sprintf("the revocation list of %s ends at %s and there is no newer one yet", l.issuer, stamp(l.next)))
 		}
-		faults = append(faults, "there is no current revocation list of at least one issuer: "+means)
 	}
 	return faults
 }
 
+// bypassed says what of an entry's limits another one does not have.
+func (m *member) bypassed(other *member) string {
+	var limits []string
+	if len(m.spec.Allow) > 0 && len(other.spec.Allow) == 0 {
+		limits = append(limits, "names")
+	}
+	if len(m.spec.Machines) > 0 && len(other.spec.Machines) == 0 {
+		limits = append(limits, "machines")
+	}
+	if m.spec.CRL != nil && other.spec.CRL == nil {
+		limits = append(limits, "revocation list")
+	}
+	if len(limits) == 0 {
+		return ""
+	}
+	return ", past this one's " + strings.Join(limits, ", ")
+}
+
 // stale reports whether the list of an issuer has ended, or whether there is none
 // at all, or none of one that issued another.
-func (m *member) stale(now time.Time) bool {
+func (m *member) stale(now time.Time) bool { return len(m.staleReasons(now)) > 0 }
+
+// staleReasons says of which issuers there is no current list, and why.
+func (m *member) staleReasons(now time.Time) (reasons []string) {
 	if m.spec.CRL == nil {
-		return false
+		return nil
 	}
-	lists := m.lists.Load()
-	for _, l := range *lists {
+	lists := m.sortedLists()
+	for _, l := range lists {
 		if l.stale(now) {
-			return true
+			reasons = append(reasons, l.endReason())
 		}
 	}
-	return len(*lists) == 0 || m.unlisted() != nil
+	if len(lists) == 0 {
+		return []string{"none was ever read"}
+	}
+	if issuer := m.unlisted(); issuer != nil {
+		reasons = append(reasons, "there is none of "+nameOf(issuer))
+	}
+	return reasons
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -75,12 +77,18 @@ func (t *Trusted) tellStale(ctx context.Context) {
 		if m.spec.CRL == nil {
 			continue
 		}
-		stale := m.stale(now)
+		reasons := m.staleReasons(now)
+		stale := len(reasons) > 0
 		if stale && !m.wasStale {
-			t.log.WarnContext(ctx, "there is no current revocation list", "stage", "trust", "name", m.spec.Name, "then", m.spec.CRL.Stale)
+			t.log.WarnContext(ctx, "there is no current revocation list", "stage", "trust", "name", m.spec.Name, "err", strings.Join(reasons, "; "), "then", m.spec.CRL.Stale)
 			t.bell.ring()
 		}
 		m.wasStale = stale
+		soon := slices.ContainsFunc(m.sortedLists(), func(l *list) bool { return l.endsSoon(now) })
+		if soon && !m.wasSoon {
+			t.log.WarnContext(ctx, "a revocation list ends soon and there is no newer one yet: nestctl trust show", "stage", "trust", "name", m.spec.Name)
+		}
+		m.wasSoon = soon
 	}
 }
 
