@@ -8,10 +8,12 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/nestboot/nestboot/images/depot"
+	"github.com/nestboot/nestboot/pki/serving"
 )
 
 const defaultConfig = "/etc/nestboot/bootd.yaml"
@@ -58,6 +60,11 @@ func checkCommand(path *string) *cobra.Command {
 			}
 			if err := checkFiles(cmd.Context(), cfg, newLogger(cfg.Log, cmd.ErrOrStderr())); err != nil {
 				return fmt.Errorf("%s: %w", *path, err)
+			}
+			for _, w := range serving.Warnings(serverFiles(cfg.Certificates), time.Now()) {
+				if _, err := fmt.Fprintf(cmd.ErrOrStderr(), "warning: %s\n", w); err != nil {
+					return fmt.Errorf("print: %w", err)
+				}
 			}
 			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: ok\n", *path)
 			return err

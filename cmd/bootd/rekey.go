@@ -17,8 +17,8 @@ func rekeyCommand(path *string) *cobra.Command {
 		Long: "Change the key-encryption key from the one that the configuration names to another. The private\n" +
 			"files stay as they are: they are encrypted with a key of their own, and that one is encrypted anew.\n" +
 			"So whoever has the former key and an old copy of vault.age can still read them.\n\n" +
-			"A bootd that runs is not disturbed. Its next start needs the new key, so set keys in the\n" +
-			"configuration to it.",
+			"A bootd that runs is not disturbed, and does not warn. Its next start needs the new key, so set\n" +
+			"keys in the configuration to it, and look with bootd check-config.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := loadConfig(*path)

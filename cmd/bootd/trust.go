@@ -110,7 +110,11 @@ func checkKeyFiles(cfg Config) error {
 		errs = append(errs, i.Check())
 	}
 	if os.Getenv("CREDENTIALS_DIRECTORY") != "" || cfg.Keys.Credential == "" { // systemd shows a credential to the service alone
-		errs = append(errs, cfg.Keys.kek().Check())
+		err := cfg.Keys.kek().Check()
+		if err == nil { // bootd rekey may have gone before
+			err = vault.Check(cfg.StateDir, cfg.Keys.kek())
+		}
+		errs = append(errs, err)
 	}
 	for _, path := range []string{cfg.Authority.StepCA.Root, cfg.Authority.StepCA.PasswordFile} {
 		if path == "" {

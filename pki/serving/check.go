@@ -38,3 +38,15 @@ func Check(files []File, domain string, at time.Time) error {
 	}
 	return errors.Join(faults...)
 }
+
+// Warnings are what of given files works, but not for all or not for long.
+func Warnings(files []File, at time.Time) []string {
+	var all []string
+	for _, f := range files {
+		l := &loaded{file: f}
+		if l.refresh(); l.pair != nil {
+			all = append(all, l.pair.warnings(at)...)
+		}
+	}
+	return all
+}

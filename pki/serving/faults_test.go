@@ -247,3 +247,14 @@ func FuzzParse(f *testing.F) {
 		p.warnings(time.Now())
 	})
 }
+
+// TestWarningsOfFiles is what check-config says of files that a start would take.
+func TestWarningsOfFiles(t *testing.T) {
+	w := newWorld(t)
+	ca := newCustomer(t, "Customer", "rsa")
+	soon := ca.issue("rsa", func(c *x509.Certificate) { c.NotAfter = ca.now.Add(5 * 24 * time.Hour) }, "*.example.net")
+	f := soon.write(t, files(t))
+	require.NoError(t, Check([]File{f}, "example.net", w.now))
+	require.Contains(t, strings.Join(Warnings([]File{f}, w.now), "\n"), "CN=server expires in less than 7 days")
+	require.Empty(t, Warnings([]File{{Certificate: "missing", Key: "missing"}}, w.now), "Check says that")
+}

@@ -78,13 +78,36 @@ func (v *Vault) open(kek KEK) error {
 	case kek.zero() && missing:
 		return nil
 	case kek.zero():
-		return fmt.Errorf("%s says that they are encrypted, and no key is configured: set keys.passphrase_file, keys.credential or keys.age_identity to the one that they were encrypted with", path)
+		return noKey(path)
 	case missing:
 		return v.create(kek)
 	default:
 		v.key, err = unwrap(path, sealed, kek)
 		return err
 	}
+}
+
+// Check reports what Open would refuse of a key-encryption key, and makes
+// nothing. What this user may not read is no fault.
+func Check(dir string, kek KEK) error {
+	path := filepath.Join(dir, keyFile)
+	sealed, err := readFile(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission):
+		return nil
+	case err != nil:
+		return fmt.Errorf("private files: %w", err)
+	case kek.zero():
+		return fmt.Errorf("private files: %w", noKey(path))
+	}
+	if _, err := unwrap(path, sealed, kek); err != nil {
+		return fmt.Errorf("private files: %w", err)
+	}
+	return nil
+}
+
+func noKey(path string) error {
+	return fmt.Errorf("%s says that they are encrypted, and no key is configured: set keys.passphrase_file, keys.credential or keys.age_identity to the one that they were encrypted with", path)
 }
 
 // create makes the vault's key, unless files show that there has been one.
