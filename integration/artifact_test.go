@@ -129,7 +129,7 @@ func TestArtifactsBoot(t *testing.T) {
 func downloaded(t *testing.T, r *rig.Rig, set, file string) string {
 	t.Helper()
 	path := filepath.Join(filepath.Dir(r.Server.Dir), file)
-	_, err := r.Server.Nestctl(t.Context(), "artifact", "download", set, file, "-o", path)
+	_, err := r.Server.Nestctl(t.Context(), "artifact", "download", set, file, "-o", path, "--force")
 	require.NoError(t, err)
 	return path
 }

@@ -33,6 +33,9 @@ func caExport(socket *string) *cobra.Command {
 	cmd.Flags().StringVar(&number, "generation", "", "`NUMBER` of the root, or all (default: the newest; all for esl)")
 	cmd.Flags().StringVarP(&to, "output", "o", "-", "`FILE` to write")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if err := noFormat(to); err != nil {
+			return err
+		}
 		c, err := dial(cmd.Context(), *socket)
 		if err != nil {
 			return err

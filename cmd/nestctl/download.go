@@ -16,13 +16,14 @@ import (
 
 func artifactDownload(socket *string) *cobra.Command {
 	var to string
+	var force bool
 	cmd := onSet(socket, &cobra.Command{
 		Use: "download NAME [FORMAT|FILE]", Short: "Save a file of a set", Args: cobra.RangeArgs(1, 2),
 		Long: "Save one file of a set, by its format or its name; without either, the image for CD and USB stick.\n" +
 			"Formats: iso, pxe (BIOS network boot), efi_amd64, efi_arm64, raw_amd64 (disk), ipxe-chain (script).\n" +
 			"It comes over bootd's admin socket, so it needs no exposure. A file with a private key inside gets\n" +
 			"mode 0600; a download that breaks off leaves nothing behind. A PATH that is a device is written to,\n" +
-			"unless it is in use.",
+			"unless it is in use; a file that is there is replaced with --force alone.",
 		Example: "  nestctl artifact download rack1                    # ./rack1.iso\n" +
 			"  nestctl artifact download rack1 -o /dev/sdX        # a stick: all that was on it is lost\n" +
 			"  nestctl artifact download rack1 efi_amd64 -o /media/usb/EFI/BOOT/BOOTX64.EFI",
@@ -30,6 +31,9 @@ func artifactDownload(socket *string) *cobra.Command {
 		want := string(ipxebuild.FormatISO)
 		if len(args) > 1 {
 			want = args[1]
+		}
+		if err := noFormat(to); err != nil {
+			return err
 		}
 		f, err := s.file(want)
 		if err != nil {
@@ -43,7 +47,7 @@ func artifactDownload(socket *string) *cobra.Command {
 			_, err := cmd.OutOrStdout().Write(data)
 			return err
 		}
-		saved, err := save(to, f, data)
+		saved, err := save(to, f, data, force)
 		if err != nil {
 			return err
 		}
@@ -54,8 +58,18 @@ func artifactDownload(socket *string) *cobra.Command {
 		_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: %d bytes%s\n", saved, len(data), note)
 		return err
 	})
+	cmd.Flags().BoolVar(&force, "force", false, "replace a file that is there")
 	cmd.Flags().StringVarP(&to, "output", "o", "", "`PATH` of a file, folder or device, - for standard output (default: the file's name, here)")
 	return cmd
+}
+
+// noFormat refuses what is a format with other commands' -o, and here would
+// become the name of a file with a private key in it.
+func noFormat(path string) error {
+	if path == "json" || path == "yaml" || path == "table" {
+		return fmt.Errorf("-o names a file here, not a format; for a file of that name: -o ./%s", path)
+	}
+	return nil
 }
 
 // file finds a file by its name or by a format that has just one.

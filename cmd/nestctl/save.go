@@ -13,9 +13,9 @@ import (
 )
 
 // save writes a file of a set to a path, or under its own name into a folder,
-// and returns where it is. A file is there whole or not at all; what is no file
+// and returns where it is. A file that is there is replaced if force says so. A file is there whole or not at all; what is no file
 // (a stick, a pipe) is written to and stays what it is.
-func save(to string, f setFile, data []byte) (string, error) {
+func save(to string, f setFile, data []byte, force bool) (string, error) {
 	st, err := os.Stat(to)
 	if to == "" || err == nil && st.IsDir() {
 		to = filepath.Join(to, path.Base(f.Name))
@@ -24,6 +24,8 @@ func save(to string, f setFile, data []byte) (string, error) {
 	switch {
 	case err == nil && !st.Mode().IsRegular():
 		err = writeInto(to, st.Mode(), data)
+	case err == nil && !force:
+		err = errors.New("it is there already: replace it with --force")
 	case err == nil || errors.Is(err, fs.ErrNotExist):
 		err = replaceFile(to, f.HoldsKey, data)
 	}
