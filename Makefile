@@ -4,7 +4,7 @@ GO    ?= go
 BIN   := $(CURDIR)/.bin
 FUZZTIME ?= 60s
 
-.PHONY: help deps build demo lab allowed test e2e-artifacts e2e-trust e2e-tftp-loss check lint models fuzz generate bench-artifacts bench-tftp bench-tls bench-revoke bench-storm bench-script clean
+.PHONY: help deps build demo lab allowed test e2e-artifacts e2e-trust e2e-tftp-loss check lint models fuzz generate bench-artifacts bench-tftp bench-tls bench-revoke bench-storm bench-script bench-http clean
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
@@ -65,6 +65,10 @@ bench-tftp: lab build ## TFTP throughput, CPU per GB and memory, against dnsmasq
 bench-tls: lab build ## full handshakes of mutual TLS on one core, against nginx
 	@$(GO) build -o $(BIN)/ ./integration/bench-tls
 	@$(BIN)/bench-tls -bootd $(BIN)/bootd -nestctl $(BIN)/nestctl
+
+bench-http: lab build ## what sending images costs, plain and over TLS, against nginx; fast clients beside slow ones
+	@$(GO) build -o $(BIN)/ ./integration/bench-http
+	@$(BIN)/bench-http -bootd $(BIN)/bootd -nestctl $(BIN)/nestctl
 
 bench-revoke: lab build ## how long a revoked credential works on, with a thousand open connections
 	@$(GO) run ./integration/bench-revoke -bootd $(BIN)/bootd -nestctl $(BIN)/nestctl

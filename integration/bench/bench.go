@@ -31,14 +31,22 @@ type Figure struct {
 }
 
 func (f Figure) String() string {
-	s := fmt.Sprintf("BENCH name=%s ours=%.1f unit=%s", f.Name, f.Ours, f.Unit)
+	s := fmt.Sprintf("BENCH name=%s ours=%s unit=%s", f.Name, number(f.Ours), f.Unit)
 	if f.Peer != "" {
-		s += fmt.Sprintf(" peer=%s theirs=%.1f ratio=%.2f", f.Peer, f.Theirs, f.Ours/f.Theirs)
+		s += fmt.Sprintf(" peer=%s theirs=%s ratio=%.2f", f.Peer, number(f.Theirs), f.Ours/f.Theirs)
 	}
 	if f.Counts {
 		s += fmt.Sprintf(" failed=%d", f.Failed)
 	}
 	return s
+}
+
+// number shows small figures, such as CPU seconds per GB, with three decimals.
+func number(v float64) string {
+	if -10 < v && v < 10 && v != 0 {
+		return fmt.Sprintf("%.3f", v)
+	}
+	return fmt.Sprintf("%.1f", v)
 }
 
 // Report prints the figures, one a line, and appends them with date and commit
