@@ -79,7 +79,7 @@ func (s *Server) sendArtifact(w http.ResponseWriter, req *http.Request, start ti
 	case err != nil:
 		err = unavailable("not-ready", fmt.Errorf("make file: %w", err))
 	default:
-		e.Bytes, err = serveContent(w, req, f.SHA256, time.Time{}, bytes.NewReader(f.Data))
+		e.Bytes, err = s.serveContent(w, req, f.SHA256, time.Time{}, bytes.NewReader(f.Data))
 	}
 	if req.Method == http.MethodGet || err != nil {
 		s.finish(&e, stage, req, start, err)

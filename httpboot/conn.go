@@ -3,6 +3,7 @@ package httpboot
 import (
 	"context"
 	"crypto/tls"
+	"io"
 	"net"
 	"net/http"
 	"net/netip"
@@ -20,6 +21,9 @@ type conn struct {
 	busy   atomic.Bool             // with a request
 	proved atomic.Bool             // somebody has shown a credential on it
 	cut    atomic.Pointer[refusal] // why we closed it; nil: we did not
+
+	mu       sync.Mutex
+	gathered []byte // what TLS has written and the kernel is yet to be given; nil: it is given everything at once
 }
 
 // track takes a connection in; give is called once, when it is closed.
@@ -32,6 +36,47 @@ func (s *Server) track(raw net.Conn, give func(*conn)) *conn {
 	})
 	s.shown.enter(c)
 	return c
+}
+
+// ReadFrom is how http.ResponseWriter sends a file over a plain connection.
+func (c *conn) ReadFrom(r io.Reader) (int64, error) {
+	tcp, ok := c.Conn.(*net.TCPConn)
+	if file, is := r.(*fileRange); ok && is {
+		return file.sendTo(tcp)
+	}
+	return io.Copy(writerOnly{c.Conn}, r)
+}
+
+// Write is called by TLS for each record of 16 KiB. While they are gathered it
+// keeps them: giving the kernel many at once costs less than half as much.
+func (c *conn) Write(b []byte) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.gathered == nil {
+		return c.Conn.Write(b)
+	}
+	c.gathered = append(c.gathered, b...)
+	return len(b), nil
+}
+
+// gather keeps what is written until scatter, if there is memory for it.
+func (c *conn) gather(p *buffers) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.gathered = p.batch()
+}
+
+// scatter sends what was gathered.
+func (c *conn) scatter(p *buffers) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.gathered == nil {
+		return nil
+	}
+	_, err := c.Conn.Write(c.gathered)
+	p.freeBatch(c.gathered)
+	c.gathered = nil
+	return err
 }
 
 // Close may be called again and by anybody: http.Server, tls.Conn, cutOff.

@@ -117,7 +117,7 @@ type Site struct {
 	Record    func(e boot.Event)
 }
 
-// Server answers machines. All fields but MaxAge are required.
+// Server answers machines. All fields up to Grace are required.
 type Server struct {
 	Grants *pki.Grants
 	Site   Site
@@ -125,10 +125,14 @@ type Server struct {
 	Now    func() time.Time
 	Grace  time.Duration // how long running answers may go on when the server stops
 	MaxAge time.Duration // of a connection: the answer after it is its last; 0: an hour
+	// MinRate is how many bytes a second a client must take of a file, on average,
+	// once it has taken a minute; 0: 4096.
+	MinRate int64
 
 	handlers sync.WaitGroup
 	shown    registry
 	failures failures
+	buffers  buffers
 }
 
 // defaultMaxAge is when a machine has to connect anew, and with it to

@@ -132,7 +132,7 @@ func (s *Server) image(w http.ResponseWriter, req *http.Request, rest string, by
 	if err != nil {
 		return unavailable("image-unreadable", err)
 	}
-	e.Bytes, err = serveContent(w, req, f.SHA256, f.Modified, r)
+	e.Bytes, err = s.serveContent(w, req, f.SHA256, f.Modified, r)
 	return err
 }
 

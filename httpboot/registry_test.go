@@ -7,7 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"strings"
+	"os"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -250,7 +250,20 @@ func TestConnectionHasAMaximumAge(t *testing.T) {
 	w.recorded(boot.StageTLS, 2, "then another")
 }
 
-// bigImage is more than the buffers between server and client hold.
+// bigImage is the same as a file of an image, as it lies on disk.
 func bigImage() ImageFile {
-	return ImageFile{SHA256: digest(bigFile), Open: func() (io.ReadSeeker, error) { return strings.NewReader(string(bigFile)), nil }}
+	return ImageFile{SHA256: digest(bigFile), Open: func() (io.ReadSeeker, error) { return onDisk(bigFile) }}
+}
+
+// onDisk is a file that is gone when it is closed.
+func onDisk(content []byte) (*io.SectionReader, error) {
+	f, err := os.CreateTemp("", "nestboot-test-")
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Remove(f.Name()); err != nil {
+		return nil, err
+	}
+	_, err = f.Write(content)
+	return io.NewSectionReader(f, 0, int64(len(content))), err
 }

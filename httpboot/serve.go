@@ -206,6 +206,12 @@ func (b *begun) Write(p []byte) (int, error) {
 	return b.ResponseWriter.Write(p)
 }
 
+// ReadFrom lets a file reach the connection without a copy.
+func (b *begun) ReadFrom(r io.Reader) (int64, error) {
+	b.yes = true
+	return io.Copy(b.ResponseWriter, r)
+}
+
 // Unwrap lets http.ResponseController find the connection.
 func (b *begun) Unwrap() http.ResponseWriter { return b.ResponseWriter }
 
