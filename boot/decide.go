@@ -15,6 +15,7 @@ const (
 	ActWait   Action = "wait"
 	ActLocal  Action = "local disk"
 	ActRefuse Action = "refuse"
+	ActQueue  Action = "queue" // wait until fewer machines boot
 )
 
 // Codes of plans that do not boot: short and stable, for consoles, events and
@@ -25,6 +26,7 @@ const (
 	CodeNoImage   = "no-image"   // no image is configured, or the named one does not exist
 	CodeWrongArch = "wrong-arch" // the image is for another processor
 	CodeNotReady  = "not-ready"  // something that Ignition needs is missing just now
+	CodeQueued    = "queued"     // as many machines boot as may at a time
 )
 
 // Plan is the answer to a Request.
@@ -32,9 +34,9 @@ type Plan struct {
 	Action  Action
 	Machine Machine       // with its name filled in
 	Image   Image         // set when Action is ActBoot
-	Code    string        // set when Action is ActWait or ActRefuse
+	Code    string        // set when Action is ActWait, ActRefuse or ActQueue
 	Reason  string        // one line for the console and the log
-	Retry   time.Duration // pause before the machine asks again (ActWait, ActRefuse)
+	Retry   time.Duration // pause before the machine asks again (ActWait, ActRefuse, ActQueue)
 	Why     []string      // the steps that led here, for `why`
 }
 
@@ -106,6 +108,22 @@ func (p Plan) NotReady(reason string) Plan {
 	p.why("not ready: %s", reason)
 	p.Image = Image{}
 	return p.wait(CodeNotReady, reason)
+}
+
+// Queued turns a plan to boot into one to wait for its turn: so many machines
+// are before this one, which asks again after retry, in whole seconds.
+func (p Plan) Queued(ahead int, retry time.Duration) Plan {
+	p.why("%d machines are before it", ahead)
+	p.Image, p.Action, p.Code, p.Retry = Image{}, ActQueue, CodeQueued, retry
+	switch ahead {
+	case 0:
+		p.Reason = "this machine is the next"
+	case 1:
+		p.Reason = "1 machine before this one"
+	default:
+		p.Reason = fmt.Sprintf("%d machines before this one", ahead)
+	}
+	return p
 }
 
 func (p *Plan) why(format string, a ...any) { p.Why = append(p.Why, fmt.Sprintf(format, a...)) }

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -111,6 +112,8 @@ func TestPlanScripts(t *testing.T) {
 	for name, p := range map[string]Plan{
 		"boot":           boots,
 		"wait":           Decide(Request{UUID: uuidA}, held),
+		"queue":          boots.Queued(37, 12*time.Second),
+		"queue-next":     boots.Queued(0, 5*time.Second),
 		"local":          Decide(Request{UUID: uuidA}, local),
 		"refusal-quoted": Refusal("bad-request", `arch "a || poweroff && # x ; y \`+strings.Repeat(" long", 99)),
 		"refusal":        Refusal("bad-request", "mac \"x${y}\nz\" is not a MAC"),

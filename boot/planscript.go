@@ -1,6 +1,7 @@
 package boot
 
 import (
+	"fmt"
 	"net/url"
 	"strings"
 )
@@ -27,6 +28,9 @@ func (p Plan) Script(at Endpoint) ([]byte, error) {
 	case ActLocal:
 		s.Do(Echo("nestboot: " + p.Reason))
 		s.Do(Set(SettingLocal, Lit("1")))
+	case ActQueue:
+		s.Do(Echo(fmt.Sprintf("nestboot: %s; trying again in %.0f seconds", p.Reason, p.Retry.Seconds())))
+		s.Try(Sleep(p.Retry))
 	default:
 		s.Do(Echo("nestboot: " + p.Reason + " (" + p.Code + ")"))
 		if p.Machine.UUID != "" {

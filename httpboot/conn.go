@@ -22,6 +22,8 @@ type conn struct {
 	proved atomic.Bool             // somebody has shown a credential on it
 	cut    atomic.Pointer[refusal] // why we closed it; nil: we did not
 
+	machine atomic.Pointer[string] // UUID of the one that asked for its script on it
+
 	mu       sync.Mutex
 	gathered []byte // what TLS has written and the kernel is yet to be given; nil: it is given everything at once
 }
@@ -121,6 +123,30 @@ func noteState(nc net.Conn, state http.ConnState) {
 func connOf(req *http.Request) *conn {
 	c, _ := req.Context().Value(connKey{}).(*conn) // every listener of ours makes them
 	return c
+}
+
+// actFor takes down which machine a connection belongs to: files are asked for
+// on the same one, and do not name it.
+func (c *conn) actFor(machine string) {
+	if was := c.machine.Load(); was == nil || *was != machine {
+		c.machine.Store(&machine)
+	}
+}
+
+// actsFor is that machine's UUID, or empty.
+func (c *conn) actsFor() string {
+	if c == nil || c.machine.Load() == nil {
+		return ""
+	}
+	return *c.machine.Load()
+}
+
+// machineOf tells machines apart: by UUID if it is known, else by address.
+func machineOf(req *http.Request) string {
+	if id := connOf(req).actsFor(); id != "" {
+		return id
+	}
+	return clientAddr(req).String()
 }
 
 func remoteAddr(c net.Conn) netip.Addr {

@@ -22,6 +22,10 @@ func (s *Server) serveContent(w http.ResponseWriter, req *http.Request, sha256 s
 	h.Set("ETag", `"`+sha256+`"`)
 	h.Set("Content-Type", "application/octet-stream")
 	to := &body{ResponseWriter: w, req: req, s: s, from: from, pace: s.newPace(time.Now())}
+	if req.Method != http.MethodHead {
+		to.line = s.share.join(machineOf(req))
+		defer s.share.leave(to.line)
+	}
 	http.ServeContent(to, req, "", modified, from)
 	return to.sent, to.end()
 }

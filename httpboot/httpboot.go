@@ -128,11 +128,17 @@ type Server struct {
 	// MinRate is how many bytes a second a client must take of a file, on average,
 	// once it has taken a minute; 0: 4096.
 	MinRate int64
+	Rates   Rates // that files leave at
+	// MaxBooting is how many machines may boot at a time; others are told to wait
+	// for their turn. 0: 500.
+	MaxBooting int
 
-	handlers sync.WaitGroup
-	shown    registry
-	failures failures
-	buffers  buffers
+	handlers  sync.WaitGroup
+	shown     registry
+	failures  failures
+	buffers   buffers
+	share     share
+	admission admission
 }
 
 // defaultMaxAge is when a machine has to connect anew, and with it to

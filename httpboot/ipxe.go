@@ -61,10 +61,13 @@ func (s *Server) script(w http.ResponseWriter, req *http.Request, by way) (err e
 		e.Name, e.MAC, e.Detail = id.Name, question.MAC, "asked as machine "+question.UUID // whose boot this is not
 		return refuse(http.StatusForbidden, notMember(id), err)
 	}
-	plan := boot.Decide(question, s.Site.Inventory())
+	connOf(req).actFor(question.UUID)
+	plan := s.admitBoot(boot.Decide(question, s.Site.Inventory()))
 	e.Boot = s.Site.Begin(question)
 	e.Machine, e.MAC = question.UUID, question.MAC
-	plan = s.prepare(req, plan, e.Boot, id, &e)
+	if plan = s.prepare(req, plan, e.Boot, id, &e); plan.Action != boot.ActBoot {
+		s.admission.end(question.UUID)
+	}
 	s.Log.DebugContext(req.Context(), "plan made", "machine", question.UUID, "mac", question.MAC, "why", plan.Why)
 	s.Site.Saw(question, plan, e.Boot)
 	e.Name, e.Detail, e.Code = plan.Image.Name, string(plan.Action)+": "+plan.Reason, plan.Code
@@ -128,6 +131,8 @@ func (s *Server) image(w http.ResponseWriter, req *http.Request, rest string, by
 	if f.Kernel {
 		stage = boot.StageKernel
 	}
+	ended := s.admission.fetches(connOf(req).actsFor(), s.Now())
+	defer func() { ended(err != nil, s.Now()) }() // who failed asks for a new script
 	r, err := f.Open()
 	if err != nil {
 		return unavailable("image-unreadable", err)
@@ -160,6 +165,7 @@ func (s *Server) machineInitrd(w http.ResponseWriter, req *http.Request, bootID 
 		return err
 	}
 	e.Bytes = int64(len(body))
+	s.admission.end(machine) // it is the last file
 	return answerBytes(w, req, "application/octet-stream", body)
 }
 

@@ -106,6 +106,7 @@ func (s *Server) done(w http.ResponseWriter, req *http.Request) (err error) {
 	}
 	// Also when it reports again: the first report may have been cut short.
 	s.Site.Done(session.Machine, session.Boot)
+	s.admission.end(session.Machine)
 	return answerBytes(w, req, "text/plain; charset=utf-8", []byte("ok\n"))
 }
 

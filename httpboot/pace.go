@@ -38,6 +38,9 @@ func (p pace) deadline(now time.Time, taken int64) time.Time {
 	return end
 }
 
+// held takes time off the client's bill.
+func (p *pace) held(d time.Duration) { p.begun = p.begun.Add(d) }
+
 // tooSlow is what the operator is told.
 func (p pace) tooSlow(taken int64, err error) error {
 	return fmt.Errorf("it took %d bytes and then nothing for %s, or less than %d bytes a second for longer than %s: %w",

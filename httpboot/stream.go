@@ -23,6 +23,7 @@ type body struct {
 	req  *http.Request
 	s    *Server
 	from *source
+	line *line // the machine's, under a cap
 	pace pace
 	sent int64
 	told time.Time // when the deadline was set
@@ -62,10 +63,11 @@ func (b *body) sendFile(n int64) error {
 		return err
 	}
 	for n > 0 {
-		r := &fileRange{file: b.from.file, offset: offset, left: min(n, fileChunk), moved: b.moved}
-		if b.err = b.renew(); b.err != nil {
+		size := b.turn(min(n, fileChunk))
+		if b.err != nil {
 			return b.err
 		}
+		r := &fileRange{file: b.from.file, offset: offset, left: size, moved: b.moved}
 		sent, err := io.Copy(b.ResponseWriter, r)
 		if b.from.err = r.err; err != nil {
 			b.err = err
@@ -78,6 +80,22 @@ func (b *body) sendFile(n int64) error {
 		offset, n = offset+sent, n-sent
 	}
 	return nil
+}
+
+// turn waits until the machine may be sent some of n bytes, and returns how many.
+// The client is not to blame for the time.
+func (b *body) turn(n int64) int64 {
+	if b.line != nil {
+		n = min(n, b.s.share.turnSize())
+		begun := time.Now()
+		if b.err = b.s.share.take(b.req.Context(), b.line, n); b.err != nil {
+			return 0
+		}
+		b.pace.held(time.Since(begun))
+		b.told = time.Time{}
+	}
+	b.err = b.renew()
+	return n
 }
 
 // moved counts what the client has taken and gives it time for more.
@@ -94,11 +112,14 @@ func (b *body) sendPieces(n int64) error {
 	defer b.s.buffers.freePiece(buf)
 	prompt := false
 	for n > 0 {
-		begun := time.Now()
 		size := min(n, piece)
 		if prompt && b.req.TLS != nil {
 			size = min(n, batch)
 		}
+		if size = b.turn(size); b.err != nil {
+			return b.err
+		}
+		begun := time.Now()
 		if err := b.sendBatch(buf, size); err != nil {
 			return err
 		}
@@ -109,9 +130,6 @@ func (b *body) sendPieces(n int64) error {
 }
 
 func (b *body) sendBatch(buf []byte, n int64) error {
-	if b.err = b.renew(); b.err != nil {
-		return b.err
-	}
 	c := connOf(b.req)
 	if n > piece {
 		c.gather(&b.s.buffers)
