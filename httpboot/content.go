@@ -23,6 +23,8 @@ func (s *Server) serveContent(w http.ResponseWriter, req *http.Request, sha256 s
 	h.Set("Content-Type", "application/octet-stream")
 	to := &body{ResponseWriter: w, req: req, s: s, from: from, pace: s.newPace(time.Now())}
 	if req.Method != http.MethodHead {
+		s.downloads.Add(1)
+		defer s.downloads.Add(-1)
 		to.line = s.share.join(machineOf(req))
 		defer s.share.leave(to.line)
 	}

@@ -6,13 +6,6 @@ func BigFile() []byte { return bigFile }
 // BigImage is the same as a file of an image.
 func BigImage() ImageFile { return bigImage() }
 
-// size is how many connections are open.
-func (r *registry) size() int {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return len(r.last)
-}
-
 // any is one that has shown something.
 func (r *registry) any() *conn {
 	r.mu.Lock()

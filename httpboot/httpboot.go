@@ -18,6 +18,7 @@ import (
 	"io"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nestboot/nestboot/boot"
@@ -126,7 +127,7 @@ type Server struct {
 	Grace  time.Duration // how long running answers may go on when the server stops
 	MaxAge time.Duration // of a connection: the answer after it is its last; 0: an hour
 	// MinRate is how many bytes a second a client must take of a file, on average,
-	// once it has taken a minute; 0: 4096.
+	// once a minute has gone; 0: 4000.
 	MinRate int64
 	Rates   Rates // that files leave at
 	// MaxBooting is how many machines may boot at a time; others are told to wait
@@ -134,6 +135,7 @@ type Server struct {
 	MaxBooting int
 
 	handlers  sync.WaitGroup
+	downloads atomic.Int64
 	shown     registry
 	failures  failures
 	buffers   buffers

@@ -12,7 +12,7 @@ import (
 const (
 	stallTimeout   = 60 * time.Second
 	patience       = 60 * time.Second
-	defaultMinRate = 4 << 10 // bytes per second: 400 MB take more than a day
+	defaultMinRate = 4000 // bytes per second, 32 kbit/s: 400 MB take more than a day
 )
 
 // pace is how fast a client has to be.

@@ -70,6 +70,13 @@ func (r *registry) enter(c *conn) {
 	r.last[c] = credential{}
 }
 
+// open is how many connections there are.
+func (r *registry) open() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.last)
+}
+
 // forget lets a connection go that is closed.
 func (r *registry) forget(c *conn) {
 	r.mu.Lock()

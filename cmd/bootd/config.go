@@ -43,6 +43,8 @@ type Config struct {
 	Listen Listen `yaml:"listen"`
 	// TFTP says who is answered by TFTP, and how.
 	TFTP TFTP `yaml:"tftp"`
+	// HTTP shares files out among machines.
+	HTTP HTTP `yaml:"http"`
 	// Artifacts says what the boot files of machines are made of.
 	Artifacts Artifacts `yaml:"artifacts"`
 	// Images are the operating systems that can be booted.
@@ -132,6 +134,12 @@ func (c Config) withDefaults(dir string) Config {
 	def(&c.Listen.Metrics, "127.0.0.1:9090")
 	def(&c.Log.Level, "info")
 	def(&c.Log.Format, "text")
+	if c.HTTP.MinRate == "" {
+		c.HTTP.MinRate = "32k"
+	}
+	if c.HTTP.MaxBooting == 0 {
+		c.HTTP.MaxBooting = 500
+	}
 	if c.Grace == 0 {
 		c.Grace = 30
 	}
@@ -221,6 +229,7 @@ func (c Config) Validate() error {
 	errs = append(errs, c.Listen.validate()...)
 	errs = append(errs, c.Downloads.validate()...)
 	errs = append(errs, c.TFTP.validate()...)
+	errs = append(errs, c.HTTP.validate()...)
 	errs = append(errs, c.validateImages()...)
 	errs = append(errs, c.validateMachines()...)
 	return errors.Join(errs...)

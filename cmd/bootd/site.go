@@ -171,7 +171,7 @@ func (s *site) api() http.Handler {
 }
 
 func (s *site) httpServer() *httpboot.Server {
-	return &httpboot.Server{
+	server := &httpboot.Server{
 		Grants: s.grants, Log: s.log, Now: time.Now, Grace: time.Duration(s.cfg.Grace) * time.Second,
 		Site: httpboot.Site{
 			Hosts:       s.host,
@@ -193,6 +193,9 @@ func (s *site) httpServer() *httpboot.Server {
 			Record:      s.record,
 		},
 	}
+	s.cfg.HTTP.configure(server)
+	s.metrics.registry.MustRegister(httpMetrics(server)...)
+	return server
 }
 
 func (s *site) base() (ignition.Base, error) {
