@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/nestboot/nestboot/boot"
@@ -31,11 +32,12 @@ type limited struct {
 	net.Listener
 	s *Server
 
-	mu     sync.Mutex
-	total  int
-	byNet  map[netip.Addr]map[*conn]struct{}
-	told   time.Time
-	untold int
+	mu        sync.Mutex
+	total     int
+	byNet     map[netip.Addr]map[*conn]struct{}
+	told      time.Time
+	toldFiles time.Time
+	untold    int
 }
 
 func newLimited(l net.Listener, s *Server) *limited {
@@ -46,7 +48,8 @@ func (l *limited) Accept() (net.Conn, error) {
 	for {
 		raw, err := l.Listener.Accept()
 		if err != nil {
-			return nil, err // the caller knows net.ErrClosed
+			l.tellFiles(err)
+			return nil, err // the caller knows net.ErrClosed, and tries again otherwise
 		}
 		addr := remoteAddr(raw)
 		rival, ok := l.room(addr)
@@ -157,6 +160,19 @@ func (l *limited) tell(a netip.Addr) {
 		Detail: fmt.Sprintf("%d connections were turned away, this one the last: there are too many from its address or network, or in all", l.untold),
 	})
 	l.told, l.untold = now, 0
+}
+
+// tellFiles says, now and then, that there are no file descriptors left.
+func (l *limited) tellFiles(err error) {
+	if !errors.Is(err, syscall.EMFILE) && !errors.Is(err, syscall.ENFILE) {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if now := l.s.Now(); now.Sub(l.toldFiles).Abs() >= tellEvery {
+		l.toldFiles = now
+		l.s.Log.Warn("connections have to wait: no file descriptor is left; raise LimitNOFILE of bootd's unit", "addr", l.Addr().String(), "err", err)
+	}
 }
 
 // handedOver is a listener whose connections somebody else accepted.

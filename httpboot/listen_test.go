@@ -3,7 +3,11 @@ package httpboot
 import (
 	"fmt"
 	"net"
+	"net/http"
 	"net/netip"
+	"os"
+	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -145,4 +149,38 @@ func TestRackBehindOneAddressGetsIn(t *testing.T) {
 		d.knock("10.0.0.1").proved.Store(true)
 	}
 	require.Empty(t, d.events)
+}
+
+// TestWithoutFileDescriptorsClientsWait takes all that the process may have, which
+// clients and server share here.
+func TestWithoutFileDescriptorsClientsWait(t *testing.T) {
+	w := start(t)
+	const url = "/rack1/snponly.efi"
+	require.Equal(t, http.StatusOK, w.do(w.plainClient(), http.MethodGet, "http://"+w.plain+url).status)
+	var was syscall.Rlimit
+	require.NoError(t, syscall.Getrlimit(syscall.RLIMIT_NOFILE, &was))
+	open, err := os.ReadDir("/proc/self/fd")
+	require.NoError(t, err)
+	less := was
+	less.Cur = uint64(len(open)) + 33
+	require.NoError(t, syscall.Setrlimit(syscall.RLIMIT_NOFILE, &less))
+	t.Cleanup(func() { require.NoError(t, syscall.Setrlimit(syscall.RLIMIT_NOFILE, &was)) })
+	var conns []net.Conn
+	for {
+		c, err := net.Dial("tcp", w.plain)
+		if err != nil {
+			require.ErrorIs(t, err, syscall.EMFILE)
+			break
+		}
+		conns = append(conns, c)
+	}
+	require.Eventually(t, func() bool {
+		w.logMu.Lock()
+		defer w.logMu.Unlock()
+		return strings.Contains(w.log.String(), "raise LimitNOFILE")
+	}, 5*time.Second, time.Millisecond)
+	for _, c := range conns {
+		require.NoError(t, c.Close())
+	}
+	require.Equal(t, http.StatusOK, w.do(w.plainClient(), http.MethodGet, "http://"+w.plain+url).status, "without a restart")
 }
