@@ -43,6 +43,7 @@ func (b *benchmark) measure(ctx context.Context) ([]bench.Figure, error) {
 		{"http_tls", b.cost},
 		{"http_slow_plain", b.besideSlow},
 		{"http_slow_tls", b.besideSlow},
+		{"http_slow_boot", b.bootBesideSlow},
 	} {
 		if b.o.only != "" && b.o.only != m.name {
 			continue
@@ -58,7 +59,7 @@ func (b *benchmark) measure(ctx context.Context) ([]bench.Figure, error) {
 
 // to is what a figure asks a server for.
 func (s *server) to(figure string) target {
-	if figure == "http_tls" || figure == "http_slow_tls" {
+	if figure == "http_tls" || figure == "http_slow_tls" || figure == "http_slow_boot" {
 		return s.tls
 	}
 	return s.plain

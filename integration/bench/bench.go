@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"os/exec"
 	"runtime"
@@ -41,12 +42,13 @@ func (f Figure) String() string {
 	return s
 }
 
-// number shows small figures, such as CPU seconds per GB, with three decimals.
+// number has one decimal where that says enough, and three where it does not, as
+// with CPU seconds per GB.
 func number(v float64) string {
-	if -10 < v && v < 10 && v != 0 {
-		return fmt.Sprintf("%.3f", v)
+	if short := math.Round(v*10) / 10; math.Abs(short-v) <= math.Abs(v)/200 || math.Abs(v) >= 10 {
+		return fmt.Sprintf("%.1f", v)
 	}
-	return fmt.Sprintf("%.1f", v)
+	return fmt.Sprintf("%.3f", v)
 }
 
 // Report prints the figures, one a line, and appends them with date and commit
