@@ -4,7 +4,7 @@ GO    ?= go
 BIN   := $(CURDIR)/.bin
 FUZZTIME ?= 60s
 
-.PHONY: help deps build demo lab allowed test e2e-artifacts e2e-trust e2e-tftp-loss check lint models fuzz generate bench-artifacts bench-tftp bench-tls bench-revoke bench-storm bench-script bench-http clean
+.PHONY: help deps build demo lab allowed test e2e-artifacts e2e-trust e2e-tftp-loss check lint models fuzz generate bench-artifacts bench-tftp bench-tls bench-revoke bench-storm bench-script bench-http record-quirks clean
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
@@ -51,6 +51,9 @@ models: ## try 100,000 random sequences of what can happen to grants, tokens and
 
 fuzz: ## run every fuzz target for FUZZTIME (60s) each
 	@integration/fuzz.sh $(FUZZTIME)
+
+record-quirks: lab ## record anew what firmware, iPXE, Ignition, GRUB and curl send over HTTP (five minutes)
+	@$(GO) run ./integration/record-quirks
 
 generate: ## compile the programs inside single-file artifacts (needs GCC of Debian 12)
 	@ipxebuild/single/stub/build.sh

@@ -12,7 +12,7 @@ import (
 // straight from its cache. For TLS they are read and encrypted piece by piece,
 // and the records of several pieces leave in one batch.
 const (
-	fileChunk = 1 << 20
+	fileChunk = 16 << 20
 	piece     = 32 << 10 // two TLS records
 )
 

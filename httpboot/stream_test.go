@@ -39,8 +39,8 @@ func (w *world) serveImage(open func() (io.ReadSeeker, error), sum string) {
 func TestImagesArriveWhole(t *testing.T) {
 	w := start(t)
 	plain, secure := w.imageURLs()
-	noise := bytes.Repeat([]byte("0123456789abcde"), (3*fileChunk)/15)
-	for _, size := range []int{0, 1, 511, 512, 513, piece - 1, piece, piece + 1, batch + 1, fileChunk, fileChunk + 1, 3*fileChunk - 7} {
+	noise := bytes.Repeat([]byte("0123456789abcde"), (3<<20)/15)
+	for _, size := range []int{0, 1, 511, 512, 513, piece - 1, piece, piece + 1, batch + 1, batch*2 + piece + 5, 1 << 20, 3<<20 - 7} {
 		content := noise[:size]
 		for name, open := range map[string]func() (io.ReadSeeker, error){
 			"memory": func() (io.ReadSeeker, error) { return bytes.NewReader(content), nil },
