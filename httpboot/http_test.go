@@ -315,10 +315,15 @@ func TestStopLetsARunningDownloadEnd(t *testing.T) {
 	require.Len(t, body, 4<<20)
 }
 
-// faulty fails in all ways in which a file can.
+// faulty is a file of which no more than the first byte can be read.
 type faulty struct{ io.ReadSeeker }
 
-func (faulty) Read([]byte) (int, error) { return 0, errors.New("input/output error") }
+func (f faulty) Read(b []byte) (int, error) {
+	if len(b) == 1 {
+		return f.ReadSeeker.Read(b)
+	}
+	return 0, errors.New("input/output error")
+}
 
 func TestWhoseFaultAnEndIs(t *testing.T) {
 	w := start(t)
