@@ -148,8 +148,12 @@ func (b *body) sendBatch(buf []byte, n int64) error {
 }
 
 func (b *body) sendPiece(buf []byte) error {
-	if _, b.from.err = io.ReadFull(b.from.ReadSeeker, buf); b.from.err != nil {
-		return b.from.err // a file that ends early is as bad as one that cannot be read
+	_, err := io.ReadFull(b.from.ReadSeeker, buf)
+	if errors.Is(err, io.EOF) { // as bad as a file that cannot be read
+		err = io.ErrUnexpectedEOF
+	}
+	if b.from.err = err; err != nil {
+		return err
 	}
 	_, b.err = b.ResponseWriter.Write(buf)
 	return b.err

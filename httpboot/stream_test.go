@@ -147,6 +147,9 @@ func TestUnreadableFileIsAPassingFault(t *testing.T) {
 		require.ErrorIs(t, err, io.ErrUnexpectedEOF, "the client must not take a part for the whole")
 		require.NoError(t, res.Body.Close())
 		w.event(boot.StageInitrd, "unexpected EOF")
+		w.mu.Lock()
+		w.events = nil // the other way has to tell it too
+		w.mu.Unlock()
 
 		require.NoError(t, os.WriteFile(short, bigFile, 0o600))
 		require.Equal(t, digest(bigFile), digest([]byte(w.do(c, http.MethodGet, url).body)), "it is served again")
