@@ -12,9 +12,13 @@ const (
 	maxBatches = 128                     // in memory at a time; who comes later does without
 )
 
-// atOnce is how long a client may take for what it was sent, if what comes next
-// is to be a batch.
-const atOnce = 20 * time.Millisecond
+// A client is sent batches once it has taken promptFor at a good rate, a piece in
+// promptPiece or so: more than the kernel buffers for one that takes nothing, lest
+// slow clients hold all batches while fast ones go without.
+const (
+	promptFor   = 4 << 20
+	promptPiece = 20 * time.Millisecond
+)
 
 // buffers are what bodies are sent from. The zero value is ready.
 type buffers struct {

@@ -110,10 +110,10 @@ func (b *body) moved(n int64) error {
 func (b *body) sendPieces(n int64) error {
 	buf := b.s.buffers.piece()
 	defer b.s.buffers.freePiece(buf)
-	prompt := false
+	prompt := int64(0) // bytes in a row
 	for n > 0 {
 		size := min(n, piece)
-		if prompt && b.req.TLS != nil {
+		if prompt >= promptFor && b.req.TLS != nil {
 			size = min(n, batch)
 		}
 		if size = b.turn(size); b.err != nil {
@@ -124,7 +124,9 @@ func (b *body) sendPieces(n int64) error {
 			return err
 		}
 		n -= size
-		prompt = time.Since(begun) < atOnce
+		if prompt += size; time.Since(begun) > promptPiece*time.Duration(1+size/piece) {
+			prompt = 0
+		}
 	}
 	return nil
 }
