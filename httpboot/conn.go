@@ -10,6 +10,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // conn is one connection of a machine, under TLS if there is any. It is what
@@ -30,6 +32,7 @@ type conn struct {
 
 // track takes a connection in; give is called once, when it is closed.
 func (s *Server) track(raw net.Conn, give func(*conn)) *conn {
+	limitUnsent(raw)
 	c := &conn{Conn: raw, since: s.Now()}
 	c.close = sync.OnceValue(func() error {
 		s.shown.forget(c)
@@ -79,6 +82,25 @@ func (c *conn) scatter(p *buffers) error {
 	p.freeBatch(c.gathered)
 	c.gathered = nil
 	return err
+}
+
+// maxUnsent is what the kernel may keep for a client beyond what its window
+// takes: by default megabytes, so that slow clients by the thousand would take
+// gigabytes, and over TLS the processor time to encrypt them (T7).
+const maxUnsent = 256 << 10
+
+func limitUnsent(c net.Conn) {
+	tcp, ok := c.(*net.TCPConn)
+	if !ok {
+		return
+	}
+	raw, err := tcp.SyscallConn()
+	if err != nil {
+		return // it is closed
+	}
+	_ = raw.Control(func(fd uintptr) { // a kernel that cannot keeps more
+		_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, maxUnsent)
+	})
 }
 
 // Close may be called again and by anybody: http.Server, tls.Conn, cutOff.
