@@ -134,13 +134,14 @@ type Server struct {
 	// for their turn. 0: 500.
 	MaxBooting int
 
-	handlers  sync.WaitGroup
-	downloads atomic.Int64
-	shown     registry
-	failures  failures
-	buffers   buffers
-	share     share
-	admission admission
+	handlers   sync.WaitGroup
+	downloads  atomic.Int64
+	shown      registry
+	failures   failures
+	buffers    buffers
+	configured sync.Once // of share
+	share      share
+	admission  admission
 }
 
 // defaultMaxAge is when a machine has to connect anew, and with it to

@@ -37,7 +37,7 @@ const (
 func (s *Server) Serve(ctx context.Context, plain, secure, legacy net.Listener) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	s.share.rates = s.Rates
+	s.configured.Do(func() { s.share.rates = s.Rates })
 	fronts := []*front{s.secureFront(secure)}
 	if legacy != nil {
 		fronts = append(fronts, s.legacyFront(legacy))

@@ -2,9 +2,9 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -47,7 +47,8 @@ func gather(ctx context.Context, to target, n int) (*crowd, error) {
 	begun.Wait()
 	if c.broken.Load() > 0 {
 		c.end()
-		return nil, fmt.Errorf("open %d slow downloads: %w", n, errors.Join(errs...))
+		first := errs[slices.IndexFunc(errs, func(err error) bool { return err != nil })]
+		return nil, fmt.Errorf("open %d slow downloads: %d failed, one with: %w", n, c.broken.Load(), first)
 	}
 	return c, nil
 }
