@@ -192,11 +192,11 @@ func (t *Trusted) took(ctx context.Context, m *member, data []byte, err error) {
 		m.source.etag, m.source.modified = "", "" // a bad answer must not be confirmed
 	}
 	if m.source.outcome(err, t.cfg.Now()) {
-		text := "a revocation list could not be used; the last good one goes on"
 		if m.stale(t.cfg.Now()) {
-			text = "a revocation list could not be used, and there is no current one"
+			t.log.WarnContext(ctx, "a revocation list could not be used, and there is no current one", "stage", "trust", "name", m.spec.Name, "err", err)
+		} else {
+			t.log.WarnContext(ctx, "a revocation list could not be used; the last good one goes on", "stage", "trust", "name", m.spec.Name, "err", err)
 		}
-		t.log.WarnContext(ctx, text, "stage", "trust", "name", m.spec.Name, "err", err)
 	}
 	if changed && t.all.Load().number(m.id) == m {
 		t.saveLists(ctx, m)
