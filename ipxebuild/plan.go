@@ -167,9 +167,9 @@ func (s *Set) planDisk() {
 	}
 	if s.cfg.wants(boot.AMD64) && !s.diskBIOS() {
 		if _, ok := s.base(boot.AMD64, nameLKRN); ok {
-			s.miss(iso+" and "+raw+" in BIOS", "no %s, %s and %s of the same build: %s", nameIsolinux, nameMBR, nameLDLinux, installSyslinux)
+			s.miss(iso+" and "+raw+" as CD and stick in BIOS, UEFI boots them", "no %s, %s and %s of the same build: %s", nameIsolinux, nameMBR, nameLDLinux, installSyslinux)
 		} else {
-			s.miss(iso+" and "+raw+" in BIOS", "no %s for it, see above", nameLKRN)
+			s.miss(iso+" and "+raw+" as CD and stick in BIOS, UEFI boots them", "no %s for it, see above", nameLKRN)
 		}
 	}
 	s.add(iso, FormatISO, s.disk, true)

@@ -86,12 +86,12 @@ func TestSetFiles(t *testing.T) {
 			slices.DeleteFunc(slices.Clone(amd64), func(s string) bool {
 				return regexp.MustCompile(`ipxe\.lkrn|ldlinux|pxelinux|script\.ipxe`).MatchString(s)
 			}),
-			[]string{"rack1/lpxelinux.0: no lpxelinux.0 and ldlinux.c32", "rack1.iso and rack1.raw in BIOS: no isolinux.bin"},
+			[]string{"rack1/lpxelinux.0: no lpxelinux.0 and ldlinux.c32", "rack1.iso and rack1.raw as CD and stick in BIOS, UEFI boots them: no isolinux.bin"},
 		},
 		"ntp, which BIOS lacks": {
 			debian(t), func(c *Config) { c.Options.NTP, c.Archs = "192.0.2.1", []boot.Arch{boot.AMD64} },
 			[]string{"rack1.efi*", "rack1.ipxe*", "rack1.iso*", "rack1.raw*", "rack1/793863b1.ipxe*", "rack1/NOTICE", "rack1/ipxe-amd64.efi", "rack1/manifest.json", "rack1/snponly.efi"},
-			[]string{"rack1.undionly: ipxe.lkrn of iPXE 2.0.0+dfsg-5 has no command ntp", "rack1/undionly.kpxe: undionly.kpxe", "in BIOS: no ipxe.lkrn"},
+			[]string{"rack1.undionly: ipxe.lkrn of iPXE 2.0.0+dfsg-5 has no command ntp", "rack1/undionly.kpxe: undionly.kpxe", "in BIOS, UEFI boots them: no ipxe.lkrn"},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

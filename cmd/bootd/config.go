@@ -202,7 +202,7 @@ func (c Config) Validate() error {
 	var errs []error
 	add := func(format string, a ...any) { errs = append(errs, fmt.Errorf(format, a...)) }
 	if !domainName.MatchString(c.Domain) || len(c.Domain) > 200 {
-		add("domain: %q is not a domain name; want one like boot.example.com", c.Domain)
+		add("domain: %q is not a domain name; want one like example.com: machines ask boot.example.com and ipxe.example.com", c.Domain)
 	}
 	if slices.Contains(c.Artifacts.Bases, "") {
 		add("artifacts.bases: a path is empty")

@@ -114,7 +114,7 @@ func (s *site) serve(ctx context.Context, hup <-chan os.Signal, reload func()) e
 	servers.Go(func() error { return s.grants.Run(ctx) })
 	servers.Go(func() error { s.depot.Run(ctx); return nil })
 	servers.Go(func() error { onHangup(ctx, hup, reload); return nil })
-	s.log.InfoContext(ctx, "bootd answers", "version", version(), "boot", s.names.BootURL, "ipxe", s.names.ipxeURL(s.names.IPXE),
+	s.log.InfoContext(ctx, "bootd answers", "version", version(), "boot", s.names.BootURL, "ipxe", s.names.ipxeURL(s.names.IPXE), "admin", s.cfg.Listen.Admin,
 		"tftp", s.sockets.tftp[0].LocalAddr().String(), "http", s.sockets.http.Addr().String(), "sets", len(s.sets.List()))
 	notify(s.log, daemon.SdNotifyReady)
 	<-ctx.Done()

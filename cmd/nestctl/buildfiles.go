@@ -22,7 +22,7 @@ func readStock(paths []string, root string) (*ipxebuild.Stock, error) {
 		paths = ipxebuild.DebianBases(root)
 	}
 	if len(paths) == 0 {
-		return nil, errors.New("there are no stock binaries in /usr/lib: " + installBases)
+		return nil, errors.New("there are no stock binaries in /usr/lib/ipxe: " + installBases)
 	}
 	var bundles []ipxebuild.Bundle
 	for _, p := range paths {

@@ -47,14 +47,18 @@ type dependingOn struct {
 type authorityAnswer struct {
 	Authority struct {
 		Generations []generation `json:"generations"`
-		Servers     []struct {
-			Host     string    `json:"host"`
-			Source   string    `json:"source"`
-			Type     string    `json:"type"`
-			NotAfter time.Time `json:"not_after"`
-			Warnings []string  `json:"warnings"`
-		} `json:"server_certificates"`
+		Servers     []serverName `json:"server_certificates"`
 	} `json:"authority"`
+}
+
+// serverName is one certificate of one host name.
+type serverName struct {
+	Host     string    `json:"host"`
+	Answered bool      `json:"answered"`
+	Source   string    `json:"source"`
+	Type     string    `json:"type"`
+	NotAfter time.Time `json:"not_after"`
+	Warnings []string  `json:"warnings"`
 }
 
 // generationAnswer is the answer about one generation.
@@ -110,6 +114,9 @@ func printAuthority(w io.Writer, a authorityAnswer) error {
 	}
 	rows = append(rows, []string{"\nSERVER NAME", "CERTIFICATE", "KEY", "ENDS"})
 	for _, s := range a.Authority.Servers {
+		if !s.Answered {
+			continue
+		}
 		rows = append(rows, []string{s.Host, s.Source, s.Type, stamp(s.NotAfter)})
 	}
 	rows = append(rows, []string{"\nGENERATION", "SHA-256 OF THE ROOT THAT MACHINES TRUST", "WHICH IS"})
@@ -124,11 +131,27 @@ func printAuthority(w io.Writer, a authorityAnswer) error {
 			return fmt.Errorf("print: %w", err)
 		}
 	}
+	return printServerWarnings(w, a)
+}
+
+// printServerWarnings prints each warning once, with all names that it is about:
+// one file may serve many.
+func printServerWarnings(w io.Writer, a authorityAnswer) error {
+	var texts []string
+	hosts := map[string][]string{}
 	for _, s := range a.Authority.Servers {
-		for _, warning := range s.Warnings {
-			if _, err := fmt.Fprintf(w, "warning: %s: %s\n", s.Host, warning); err != nil {
-				return fmt.Errorf("print: %w", err)
+		for _, text := range s.Warnings {
+			if hosts[text] == nil {
+				texts = append(texts, text)
 			}
+			if !slices.Contains(hosts[text], s.Host) {
+				hosts[text] = append(hosts[text], s.Host)
+			}
+		}
+	}
+	for _, text := range texts {
+		if _, err := fmt.Fprintf(w, "warning: %s: %s\n", strings.Join(hosts[text], ", "), printable(text)); err != nil {
+			return fmt.Errorf("print: %w", err)
 		}
 	}
 	return nil

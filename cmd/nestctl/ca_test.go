@@ -39,3 +39,16 @@ func TestStatusShowsTheRootThatIsTrusted(t *testing.T) {
 	require.NoError(t, printNewTrusted(&out, trustedAnswer{}, third))
 	require.Contains(t, out.String(), "--root root.pem --url  (nestctl ca export --generation 3 > root.pem)")
 }
+
+// TestWarningsAreTakenTogether: a wildcard is shown for many names.
+func TestWarningsAreTakenTogether(t *testing.T) {
+	var a authorityAnswer
+	for _, host := range []string{"boot.test", "ipxe.test", "app.test"} {
+		a.Authority.Servers = append(a.Authority.Servers, serverName{Host: host, Answered: host != "app.test", Warnings: []string{"wild.pem: it ends", "wild.pem: it ends"}})
+	}
+	var out bytes.Buffer
+	require.NoError(t, printAuthority(&out, a))
+	require.Contains(t, out.String(), "warning: boot.test, ipxe.test, app.test: wild.pem: it ends\n")
+	require.Equal(t, 1, bytes.Count(out.Bytes(), []byte("warning:")))
+	require.NotRegexp(t, `(?m)^app.test`, out.String())
+}

@@ -20,6 +20,7 @@ const (
 // Status is one certificate of one host name. A name with two has two.
 type Status struct {
 	Host     string    `json:"host"`
+	Answered bool      `json:"answered"`       // a server here answers to it; else it is only covered by a given certificate
 	Source   string    `json:"source"`         // own or file
 	File     string    `json:"file,omitempty"` // path of a given certificate
 	Type     string    `json:"type"`           // ecdsa or rsa; empty: there is none
@@ -42,7 +43,7 @@ func (c *Certificates) Status() []Status {
 			source = Own
 		}
 		if len(pairs) == 0 {
-			all = append(all, Status{Host: h.name, Source: source, Warnings: c.hostWarnings(s, h, nil)})
+			all = append(all, Status{Host: h.name, Answered: true, Source: source, Warnings: c.hostWarnings(s, h, nil)})
 		}
 		for _, p := range pairs {
 			all = append(all, c.status(h, p, source, slices.Concat(c.hostWarnings(s, h, pairs), c.fileWarnings(source))))
@@ -54,7 +55,7 @@ func (c *Certificates) Status() []Status {
 func (c *Certificates) status(h host, p *pair, source string, warnings []string) Status {
 	sum := sha256.Sum256(p.root().Raw)
 	st := Status{
-		Host: h.name, Source: source, Type: p.keyType(), Root: hex.EncodeToString(sum[:]),
+		Host: h.name, Answered: h.needed, Source: source, Type: p.keyType(), Root: hex.EncodeToString(sum[:]),
 		NotAfter: firstEnd(p.chain), Warnings: slices.Concat([]string{}, p.warnings(c.cfg.Now()), warnings),
 	}
 	if source == Given {
