@@ -35,6 +35,7 @@ func command() *cobra.Command {
 	machine.AddCommand(machineList(&socket))
 	root.AddCommand(artifacts(&socket), bases(&socket), images(&socket), authority(&socket), trust(&socket), urls(&socket), certificates(&socket),
 		authentication(&socket), machine, events(&socket), versionCommand())
+	explainArgs(root)
 	return root
 }
 

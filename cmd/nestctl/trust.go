@@ -225,7 +225,7 @@ func trustShow(socket *string) *cobra.Command {
 
 func trustRemove(socket *string) *cobra.Command {
 	return onTrusted(socket, &cobra.Command{
-		Use: "remove NAME", Short: "Trust it no more: its machines are refused from then on",
+		Use: "remove NAME", SuggestFor: []string{"delete", "rm"}, Short: "Trust it no more: its machines are refused from then on",
 		Long: "Trust an authority or a pin no more. At once its certificates are refused, their connections are\n" +
 			"closed, downloads that run too, and boots that began with them get no config.",
 	}, http.MethodDelete, func(w io.Writer, a trustedAnswer) error {
