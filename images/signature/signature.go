@@ -37,7 +37,7 @@ const (
 // Codes of a Refusal.
 const (
 	CodeWrongKey   = "wrong-key"     // nobody who is pinned has signed
-	CodeExpiredKey = "expired-key"   // the key had expired or was revoked when it signed
+	CodeExpiredKey = "expired-key"   // the key had expired when it signed, or is revoked
 	CodeBad        = "bad-signature" // the file is not what was signed
 	CodeDowngrade  = "downgrade"     // the release is older than one that was here
 )
@@ -278,11 +278,11 @@ func (c candidate) timely(now time.Time) error {
 	switch {
 	case at.After(now.Add(skew)):
 		return refuse(CodeBad, "the signature says that it was made on %s, which is still to come: check the clock of this host", at.UTC().Format(time.DateOnly))
-	case self == nil || e.Revoked(at) || identity != nil && identity.Revoked(at):
+	case self == nil || len(e.Revocations) > 0 || identity != nil && identity.Revoked(at): // a thief signs with any date, so that of a revocation says nothing
 		return refuse(CodeExpiredKey, "the key %x is revoked", e.PrimaryKey.Fingerprint)
 	case e.PrimaryKey.KeyExpired(self, at):
 		return refuse(CodeExpiredKey, "the key %x had expired on %s, when it signed: get the keys again, or ask the maker", e.PrimaryKey.Fingerprint, at.UTC().Format(time.DateOnly))
-	case sub && c.key.Revoked(at):
+	case sub && len(c.key.Revocations) > 0:
 		return refuse(CodeExpiredKey, "the subkey %x is revoked", pub.Fingerprint)
 	case sub && pub.KeyExpired(c.key.SelfSignature, at):
 		return refuse(CodeExpiredKey, "the subkey %x had expired on %s, when it signed: get the keys again, or ask the maker", pub.Fingerprint, at.UTC().Format(time.DateOnly))

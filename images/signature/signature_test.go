@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ProtonMail/go-crypto/openpgp/packet"
 	"github.com/stretchr/testify/require"
 
 	"github.com/nestboot/nestboot/images/signature"
@@ -41,7 +42,7 @@ func TestT29_DistinctRefusals(t *testing.T) {
 	other := mirror.NewMaker(t, made, 0)
 	revoked := mirror.NewMaker(t, made, 0)
 	sigOfRevoked := revoked.Sign(data, made.Add(day))
-	revoked.Revoke(made.Add(2 * day))
+	revoked.Revoke(packet.KeyCompromised, made.Add(2*day))
 	changed := bytes.Clone(data)
 	changed[17] ^= 1
 	for name, tt := range map[string]struct {
@@ -77,6 +78,26 @@ func TestT29_DistinctRefusals(t *testing.T) {
 				require.NotEqual(t, s.Key, s.Subkey, "a subkey signs")
 			}
 		})
+	}
+}
+
+// TestT29_RevokedKeysNeverSign: whoever has the key writes any day into a
+// signature, so the reason of a revocation and its day do not matter.
+func TestT29_RevokedKeysNeverSign(t *testing.T) {
+	for _, why := range []packet.ReasonForRevocation{packet.NoReason, packet.KeySuperseded, packet.KeyCompromised, packet.KeyRetired} {
+		for of, revoke := range map[string]func(*mirror.Maker){
+			"primary": func(m *mirror.Maker) { m.Revoke(why, made.Add(2*day)) },
+			"subkey":  func(m *mirror.Maker) { m.RevokeSubkey(why, made.Add(2*day)) },
+		} {
+			maker := mirror.NewMaker(t, made, 0)
+			revoke(maker)
+			sig := maker.Sign(data, made.Add(day)) // before the revocation, as it says
+			ring := keyring(t, maker)
+			_, err := ring.Detached(bytes.NewReader(data), sig, now)
+			require.Equal(t, signature.CodeExpiredKey, code(err), "%s, reason %d: %v", of, why, err)
+			require.ErrorContains(t, err, "is revoked")
+			require.Equal(t, signature.CodeExpiredKey, code(ring.Promising(sig, now)))
+		}
 	}
 }
 

@@ -46,10 +46,16 @@ func (m *Maker) AddSubkey(at time.Time, lasts time.Duration) {
 	require.NoError(m.t, m.entity.AddSigningSubkey(c))
 }
 
-// Revoke revokes the primary key at a time, as stolen.
-func (m *Maker) Revoke(at time.Time) {
+// Revoke revokes the primary key at a time.
+func (m *Maker) Revoke(why packet.ReasonForRevocation, at time.Time) {
 	m.t.Helper()
-	require.NoError(m.t, m.entity.RevokeKey(packet.KeyCompromised, "stolen", config(at)))
+	require.NoError(m.t, m.entity.RevokeKey(why, "test", config(at)))
+}
+
+// RevokeSubkey revokes the subkey that signs at a time.
+func (m *Maker) RevokeSubkey(why packet.ReasonForRevocation, at time.Time) {
+	m.t.Helper()
+	require.NoError(m.t, m.entity.RevokeSubkey(&m.entity.Subkeys[len(m.entity.Subkeys)-1], why, "test", config(at)))
 }
 
 // Fingerprint is the primary key's.
