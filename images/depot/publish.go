@@ -107,7 +107,8 @@ func (d *Depot) Keys(system string) ([]byte, error) {
 	return data, err
 }
 
-// SaveKeys keeps the public keys of a system for when they cannot be fetched.
+// SaveKeys keeps the public keys of a system, for when they cannot be fetched,
+// and for what they say of revocations.
 func (d *Depot) SaveKeys(system string, data []byte) error {
 	return d.write(d.keyFile(system), data)
 }

@@ -42,29 +42,58 @@ func (j *job) proof(ctx context.Context) (*proof, error) {
 	return p, nil
 }
 
-// keyring finds public keys: those that were given, those that the description
-// names, or those of an earlier pull. Which of them count, the fingerprints say.
+// keyring finds public keys: those that were given or that the description
+// names, together with those of earlier pulls. Which of them count, the
+// fingerprints say. They are kept at once, whatever becomes of this pull: a mirror
+// may show a revocation today and hold it back tomorrow.
 func (j *job) keyring(ctx context.Context, p *proof) error {
-	g := j.system.Signature
-	data := []byte(j.Keys)
+	given, fetchErr := []byte(j.Keys), error(nil)
 	if j.Keys == "" {
-		var err error
-		data, err = j.small(ctx, j.system.Expand(g.Keys, j.ref), signature.MaxKeys)
-		if err != nil {
-			kept, keptErr := j.Depot.Keys(j.system.Name)
-			if keptErr != nil || kept == nil || ctx.Err() != nil {
-				return errors.Join(fmt.Errorf("get the public keys of %s (give them with --keys FILE, if they are to be had elsewhere): %w", j.system.Name, err), keptErr)
-			}
-			data = kept
-			j.tell(Progress{Step: "version", Text: fmt.Sprintf("the public keys of %s are those of an earlier pull: %v", j.system.Name, err)})
-		}
+		given, fetchErr = j.small(ctx, j.system.Expand(j.system.Signature.Keys, j.ref), signature.MaxKeys)
 	}
-	ring, err := signature.ReadKeys(data, g.Fingerprints)
+	j.keysMu.Lock()
+	defer j.keysMu.Unlock()
+	kept, err := j.keptKeys()
 	if err != nil {
-		return fmt.Errorf("public keys of %s: %w", j.system.Name, err)
+		return err
 	}
-	p.ring, j.keys = ring, data
-	return nil
+	switch {
+	case fetchErr == nil:
+		if p.ring, err = signature.ReadKeys(given, j.system.Signature.Fingerprints); err != nil {
+			return fmt.Errorf("public keys of %s: %w", j.system.Name, err)
+		}
+	case kept == nil || ctx.Err() != nil:
+		return fmt.Errorf("get the public keys of %s (give them with --keys FILE, if they are to be had elsewhere): %w", j.system.Name, fetchErr)
+	default:
+		j.tell(Progress{Step: "version", Text: fmt.Sprintf("the public keys of %s are those of an earlier pull: %v", j.system.Name, fetchErr)})
+		p.ring = kept
+		return nil
+	}
+	if kept != nil {
+		p.ring.Add(kept)
+	}
+	data, err := p.ring.Encode()
+	if err != nil {
+		return err
+	}
+	return j.Depot.SaveKeys(j.system.Name, data)
+}
+
+// keptKeys are those of earlier pulls; nil if none of them is pinned today.
+func (j *job) keptKeys() (*signature.Keyring, error) {
+	data, err := j.Depot.Keys(j.system.Name)
+	if err != nil || data == nil {
+		return nil, err
+	}
+	ring, err := signature.ReadKeys(data, j.system.Signature.Fingerprints)
+	var refusal *signature.Refusal
+	if errors.As(err, &refusal) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("the public keys of %s that earlier pulls have kept in images/keys: restore the file, or remove it, and with it what it knew of revocations: %w", j.system.Name, err)
+	}
+	return ring, nil
 }
 
 // lists fetches the lists of digests. One that is not signed must be in one before

@@ -37,6 +37,8 @@ type Puller struct {
 
 	mu     sync.Mutex
 	active map[string]bool // ids
+
+	keysMu sync.Mutex // held from reading kept keys to replacing them
 }
 
 // Request says what to pull, and from where.
@@ -86,7 +88,6 @@ type job struct {
 	ref    release.Ref
 	system release.System
 	source fetch.Source
-	keys   []byte // that are new, to be kept
 	tell   func(Progress)
 }
 
@@ -261,11 +262,6 @@ func (j *job) bring(ctx context.Context) (depot.Manifest, error) {
 	}
 	for _, part := range parts { // a folder's copies have none
 		_ = os.Remove(part + fetch.OriginSuffix)
-	}
-	if j.keys != nil {
-		if err := j.Depot.SaveKeys(j.system.Name, j.keys); err != nil {
-			return m, err
-		}
 	}
 	j.tell(Progress{Step: "done", Text: m.ID() + " is here, and verified"})
 	return m, nil

@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ProtonMail/go-crypto/openpgp/packet"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
@@ -298,6 +299,28 @@ func TestKeysOfAnEarlierPull(t *testing.T) {
 	require.ErrorContains(t, err, "public keys of flatcar")
 	_, err = w2.pull("flatcar:stable:1.0", func(r *Request) { r.Keys = keys })
 	require.NoError(t, err, "given by the operator")
+}
+
+// TestT29_RevocationsStay: the mirror shows a revocation once, with a pull that is
+// refused, and then the older keys again.
+func TestT29_RevocationsStay(t *testing.T) {
+	w := newWorld(t, mirror.FlatcarSystem)
+	w.mirror.Flatcar(w.maker, "1.0", kernel, initrd, made.Add(day))
+	good := w.maker.Keys()
+	w.maker.RevokeSubkey(packet.NoReason, made.Add(2*day))
+	w.mirror.Put("keys.asc", w.maker.Keys())
+	_, err := w.pull("flatcar:stable:1.0")
+	require.Equal(t, signature.CodeExpiredKey, code(err), "%v", err)
+	w.mirror.Put("keys.asc", good)
+	for _, keys := range []string{"", string(good)} {
+		_, err = w.pull("flatcar:stable:1.0", func(r *Request) { r.Keys = keys })
+		require.Equal(t, signature.CodeExpiredKey, code(err), "%v", err)
+	}
+	w.nothing()
+	w.maker.AddSubkey(made.Add(3*day), 0)
+	w.mirror.Flatcar(w.maker, "1.0", kernel, initrd, made.Add(4*day))
+	_, err = w.pull("flatcar:stable:1.0")
+	require.NoError(t, err, "a new subkey comes to what was known")
 }
 
 const unsigned = `name: lab

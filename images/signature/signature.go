@@ -86,7 +86,7 @@ func ReadKeys(data []byte, fingerprints []string) (*Keyring, error) {
 	k := &Keyring{}
 	for _, e := range all {
 		if slices.Contains(fingerprints, hex.EncodeToString(e.PrimaryKey.Fingerprint)) {
-			k.keys = append(k.keys, e)
+			k.add(e) // there may be any number of copies
 		}
 	}
 	if len(k.keys) == 0 {

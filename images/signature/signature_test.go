@@ -111,6 +111,47 @@ func TestT29_OnlyPinnedKeysCount(t *testing.T) {
 	require.Error(t, err)
 }
 
+func TestT29_RevocationsStay(t *testing.T) {
+	for of, revoke := range map[string]func(*mirror.Maker){
+		"primary": func(m *mirror.Maker) { m.Revoke(packet.NoReason, made.Add(2*day)) },
+		"subkey":  func(m *mirror.Maker) { m.RevokeSubkey(packet.NoReason, made.Add(2*day)) },
+	} {
+		maker, other := mirror.NewMaker(t, made, 0), mirror.NewMaker(t, made, 0)
+		good := maker.Keys()
+		revoke(maker)
+		pins := []string{maker.Fingerprint(), other.Fingerprint()}
+		read := func(data []byte) *signature.Keyring {
+			k, err := signature.ReadKeys(data, pins)
+			require.NoError(t, err)
+			return k
+		}
+		for _, order := range [][][]byte{{good, maker.Keys()}, {maker.Keys(), good}} {
+			k := read(order[0])
+			k.Add(read(order[1]))
+			k.Add(read(other.Keys()))
+			encoded, err := k.Encode()
+			require.NoError(t, err)
+			for _, k := range []*signature.Keyring{k, read(encoded)} {
+				_, err = k.Detached(bytes.NewReader(data), maker.Sign(data, made.Add(day)), now)
+				require.Equal(t, signature.CodeExpiredKey, code(err), "%s: %v", of, err)
+				_, err = k.Detached(bytes.NewReader(data), other.Sign(data, made.Add(day)), now)
+				require.NoError(t, err)
+			}
+		}
+	}
+}
+
+func TestCopiesOfAKeyAreOne(t *testing.T) {
+	maker := mirror.NewMaker(t, made, 0)
+	one, err := keyring(t, maker).Encode()
+	require.NoError(t, err)
+	k, err := signature.ReadKeys(bytes.Repeat(one, 200), []string{maker.Fingerprint()})
+	require.NoError(t, err)
+	again, err := k.Encode()
+	require.NoError(t, err)
+	require.Equal(t, one, again)
+}
+
 func TestSeveralSignatures(t *testing.T) {
 	old, maker, other := mirror.NewMaker(t, made, day), mirror.NewMaker(t, made, 0), mirror.NewMaker(t, made, 0)
 	sig := append(append(other.Sign(data, now), old.Sign(data, now)...), maker.Sign(data, now)...)
