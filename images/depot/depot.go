@@ -25,7 +25,6 @@ import (
 
 	"github.com/nestboot/nestboot/images"
 	"github.com/nestboot/nestboot/images/release"
-	"github.com/nestboot/nestboot/images/signature"
 )
 
 // Config says where a depot is and who uses it.
@@ -49,8 +48,11 @@ type Depot struct {
 
 // state outlives restarts.
 type state struct {
-	// Newest is the highest version that was ever here, by system:channel:arch.
+	// Newest is the highest version that was ever here, by system:channel:arch; or
+	// what was forced in since.
 	Newest map[string]string `json:"newest"`
+	// Signed is when that version was signed, where it was.
+	Signed map[string]time.Time `json:"signed,omitempty"`
 	// Scrubbed is when every file was last compared with its digest.
 	Scrubbed time.Time `json:"scrubbed"`
 }
@@ -77,7 +79,7 @@ const (
 // Open looks at a folder, which may be missing still. It changes nothing: until
 // Prepare, the depot can only be read, which another process may do too.
 func Open(c Config) (*Depot, error) {
-	d := &Depot{cfg: c, state: state{Newest: map[string]string{}}}
+	d := &Depot{cfg: c}
 	data, err := os.ReadFile(d.path(stateFile))
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -87,9 +89,12 @@ func Open(c Config) (*Depot, error) {
 		if err := json.Unmarshal(data, &d.state); err != nil {
 			return nil, fmt.Errorf("%s is damaged: restore it, or remove it, and older releases can come in: %w", d.path(stateFile), err)
 		}
-		if d.state.Newest == nil {
-			d.state.Newest = map[string]string{}
-		}
+	}
+	if d.state.Newest == nil {
+		d.state.Newest = map[string]string{}
+	}
+	if d.state.Signed == nil {
+		d.state.Signed = map[string]time.Time{}
 	}
 	return d, nil
 }
@@ -228,28 +233,6 @@ func (d *Depot) Image(ctx context.Context, name string, r release.Ref) (*images.
 	}
 	return img, m, err
 }
-
-// Check refuses a version below the highest that was here (T29).
-func (d *Depot) Check(r release.Ref, order string) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.check(r, order)
-}
-
-func (d *Depot) check(r release.Ref, order string) error {
-	newest := d.state.Newest[line(r)]
-	if newest == "" || newest == r.Version || release.Newer(order, r.Version, newest) {
-		return nil
-	}
-	if _, err := os.Stat(d.manifest(r)); err == nil {
-		return nil // it is here already
-	}
-	return &signature.Refusal{Code: signature.CodeDowngrade, Reason: fmt.Sprintf(
-		"%s is older than %s, which was here: a mirror may be holding back what is newer; with --force it comes in all the same", r, newest)}
-}
-
-// line is what versions are compared within.
-func line(r release.Ref) string { return r.System + ":" + r.Channel + ":" + r.Arch }
 
 // saveState is called with mu held.
 func (d *Depot) saveState() error {

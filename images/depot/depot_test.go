@@ -62,8 +62,8 @@ func (w *world) part(r release.Ref, data []byte) string {
 	return path
 }
 
-// publish puts a release in whose files are its name.
-func (w *world) publish(name string, force bool) (Manifest, error) {
+// release is one whose files are its name.
+func (w *world) release(name string) (Manifest, map[string]string) {
 	w.t.Helper()
 	r := ref(w.t, name)
 	kernel, initrd, common := []byte("kernel "+name), []byte("initrd "+name), []byte("in every release")
@@ -75,6 +75,12 @@ func (w *world) publish(name string, force bool) (Manifest, error) {
 	for i, data := range [][]byte{kernel, initrd, common} {
 		parts[m.Files()[i].SHA256] = w.part(r, data)
 	}
+	return m, parts
+}
+
+func (w *world) publish(name string, force bool) (Manifest, error) {
+	w.t.Helper()
+	m, parts := w.release(name)
 	return m, w.Publish(m, parts, force)
 }
 
@@ -223,6 +229,41 @@ func TestT29_DowngradeIsRefused(t *testing.T) {
 	require.NoError(t, err, "forced")
 	w.must("flatcar:stable:9.0") // again: it is here
 	w.must("flatcar:stable:11.0")
+}
+
+// TestT29_ForceLowersTheMark: a version that never was leaves no mark for ever.
+func TestT29_ForceLowersTheMark(t *testing.T) {
+	w := newWorld(t)
+	require.NoError(t, w.Remove(w.must("flatcar:stable:99999.0").Ref))
+	_, err := w.publish("flatcar:stable:9.0", true)
+	require.NoError(t, err)
+	w.open()
+	w.must("flatcar:stable:10.0")
+	require.Error(t, w.CheckCurrent(ref(t, "flatcar:stable:9.0"), release.OrderDebian), "although it is here")
+	require.NoError(t, w.CheckCurrent(ref(t, "flatcar:stable:10.0"), release.OrderDebian))
+}
+
+// TestT29_OlderSignature: the number is newer, the files are not.
+func TestT29_OlderSignature(t *testing.T) {
+	w := newWorld(t)
+	signed := func(name string, day int, force bool) error {
+		m, parts := w.release(name)
+		m.Proof.Signed = &signature.Signed{At: time.Date(2026, 1, day, 0, 0, 0, 0, time.UTC)}
+		return w.Publish(m, parts, force)
+	}
+	require.NoError(t, signed("flatcar:stable:1.0", 9, false))
+	require.NoError(t, signed("flatcar:stable:2.0", 10, false))
+	w.open()
+	for _, name := range []string{"flatcar:stable:2.0", "flatcar:stable:3.0"} {
+		err := signed(name, 9, false)
+		var r *signature.Refusal
+		require.ErrorAs(t, err, &r, name)
+		require.Equal(t, signature.CodeDowngrade, r.Code)
+		require.ErrorContains(t, err, "2026-01-10")
+	}
+	require.NoError(t, signed("flatcar:stable:1.0", 9, false), "an older one that is here is as old as it is")
+	require.NoError(t, signed("flatcar:stable:3.0", 9, true))
+	require.NoError(t, signed("flatcar:stable:4.0", 9, false), "after force, its day counts")
 }
 
 func TestCollectNeverRemovesWhatIsInUse(t *testing.T) {

@@ -182,7 +182,18 @@ func (i *importing) manifests(ctx context.Context) error {
 		}
 		i.releases = append(i.releases, m)
 	}
+	slices.SortFunc(i.releases, olderFirst) // so that force leaves the mark at the newest
 	return images.RoomFor(i.path(partialDir, "x"), total, i.Reserve)
+}
+
+func olderFirst(a, b Manifest) int {
+	switch {
+	case line(a.Ref) != line(b.Ref):
+		return strings.Compare(line(a.Ref), line(b.Ref))
+	case release.Newer(a.Order, b.Version, a.Version):
+		return -1
+	}
+	return 1
 }
 
 // files takes every file into the staging folder.

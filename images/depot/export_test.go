@@ -48,7 +48,7 @@ func TestAirGap(t *testing.T) {
 	for range 2 { // again, it changes nothing
 		got, err := there.Import(t.Context(), bytes.NewReader(data), o)
 		require.NoError(t, err)
-		require.Equal(t, []string{one.ID(), two.ID()}, got.Releases)
+		require.Equal(t, []string{two.ID(), one.ID()}, got.Releases)
 	}
 	for _, m := range []Manifest{one, two} {
 		got, err := there.Get(m.Ref)

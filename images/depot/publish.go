@@ -21,7 +21,7 @@ func (d *Depot) Partial(r release.Ref, file string) string {
 
 // Publish makes a release visible. Each file that is not in the depot yet is
 // taken from its path in parts, by digest; the caller has verified them. An older
-// version than was here needs force.
+// version than was here needs force, and counts as the newest then.
 func (d *Depot) Publish(m Manifest, parts map[string]string, force bool) error {
 	if err := m.Validate(); err != nil {
 		return err
@@ -36,14 +36,14 @@ func (d *Depot) Publish(m Manifest, parts map[string]string, force bool) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if !force {
-		if err := d.check(m.Ref, m.Order); err != nil {
+		if err := errors.Join(d.check(m.Ref, m.Order), d.checkSigned(m)); err != nil {
 			return err
 		}
 	}
 	if err := d.takeIn(m, parts); err != nil {
 		return err
 	}
-	return d.show(m)
+	return d.show(m, force)
 }
 
 // takeIn renames files to where their digests say.
@@ -71,12 +71,9 @@ func (d *Depot) takeIn(m Manifest, parts map[string]string) error {
 
 // show writes the mark and then the manifest: a power cut in between leaves a
 // mark that is too high, never one that lets an older release in.
-func (d *Depot) show(m Manifest) error {
-	if newest := d.state.Newest[line(m.Ref)]; newest == "" || release.Newer(m.Order, m.Version, newest) {
-		d.state.Newest[line(m.Ref)] = m.Version
-		if err := d.saveState(); err != nil {
-			return err
-		}
+func (d *Depot) show(m Manifest, force bool) error {
+	if err := d.mark(m, force); err != nil {
+		return err
 	}
 	data, err := m.Encode()
 	if err != nil {

@@ -12,7 +12,9 @@ import (
 	"io"
 	"os"
 	"path"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/nestboot/nestboot/images/depot"
 	"github.com/nestboot/nestboot/images/release"
@@ -23,7 +25,7 @@ import (
 type proof struct {
 	ring   *signature.Keyring        // nil: there are no signatures
 	sums   map[string]signature.Sums // by path on the mirror; nil: there is no list
-	signed *signature.Signed         // the last signature that was verified
+	signed []signature.Signed        // every signature that was verified
 }
 
 // proof fetches keys and lists, and verifies the lists.
@@ -128,7 +130,7 @@ func (j *job) lists(ctx context.Context, p *proof) error {
 func (j *job) signedList(ctx context.Context, p *proof, l release.List, data []byte) ([]byte, error) {
 	if l.Signature == release.Inline {
 		text, s, err := p.ring.Inline(data, j.Now())
-		p.signed = &s
+		p.signed = append(p.signed, s)
 		return text, err
 	}
 	sig, err := j.source.Small(ctx, j.system.Expand(l.Signature, j.ref), signature.MaxSignature)
@@ -136,8 +138,28 @@ func (j *job) signedList(ctx context.Context, p *proof, l release.List, data []b
 		return nil, notThere(err, "it is not signed")
 	}
 	s, err := p.ring.Detached(bytes.NewReader(data), sig, j.Now())
-	p.signed = &s
+	p.signed = append(p.signed, s)
 	return data, err
+}
+
+// maxSpread is how far apart a maker signs the files of one release.
+const maxSpread = 3 * 24 * time.Hour
+
+// oldest is the signature that tells how fresh a release is; nil if there is none.
+// Files that were signed days apart are of more than one release, of which the
+// older one's faults are back.
+func (j *job) oldest(p *proof) (*signature.Signed, error) {
+	if len(p.signed) == 0 {
+		return nil, nil
+	}
+	byDay := func(a, b signature.Signed) int { return a.At.Compare(b.At) }
+	first, last := slices.MinFunc(p.signed, byDay), slices.MaxFunc(p.signed, byDay)
+	if !j.Force && last.At.Sub(first.At) > maxSpread {
+		return nil, &signature.Refusal{Code: signature.CodeDowngrade, Reason: fmt.Sprintf(
+			"the files of %s were signed on days from %s to %s: a mirror may have mixed an older release in; with --force they come in all the same",
+			j.ref, first.At.Format(time.DateOnly), last.At.Format(time.DateOnly))}
+	}
+	return &first, nil
 }
 
 // matches compares a small file with its digests.
@@ -203,7 +225,7 @@ func (j *job) verify(ctx context.Context, name, file, part string, sig []byte, p
 		if err != nil {
 			return depot.File{}, fmt.Errorf("%s: %w", name, err)
 		}
-		p.signed = &s
+		p.signed = append(p.signed, s)
 	} else if _, err := io.Copy(io.Discard, r); err != nil {
 		return depot.File{}, fmt.Errorf("verify %s: %w", name, err)
 	}

@@ -85,10 +85,11 @@ type Progress struct {
 type job struct {
 	*Puller
 	Request
-	ref    release.Ref
-	system release.System
-	source fetch.Source
-	tell   func(Progress)
+	ref     release.Ref
+	current bool // a mirror has said that this is the version
+	system  release.System
+	source  fetch.Source
+	tell    func(Progress)
 }
 
 // Pull brings a release here and returns it. tell is called with what goes on,
@@ -102,15 +103,25 @@ func (p *Puller) Pull(ctx context.Context, r Request, tell func(Progress)) (depo
 		return depot.Manifest{}, ErrBusy
 	}
 	defer p.leave(j.ref.ID())
+	if err := j.notOlder(); err != nil {
+		return depot.Manifest{}, err
+	}
 	if m, ok, err := j.isHere(ctx); ok || err != nil {
 		return m, err
 	}
-	if !r.Force {
-		if err := p.Depot.Check(j.ref, j.system.Order); err != nil {
-			return depot.Manifest{}, err
-		}
-	}
 	return j.bring(ctx)
+}
+
+// notOlder refuses what is older than what was here, and a mirror whose current
+// version is: even if that is here still, it holds back what is newer.
+func (j *job) notOlder() error {
+	switch {
+	case j.Force:
+		return nil
+	case j.current:
+		return j.Depot.CheckCurrent(j.ref, j.system.Order)
+	}
+	return j.Depot.Check(j.ref, j.system.Order)
 }
 
 func (p *Puller) enter(id string) bool {
@@ -149,6 +160,7 @@ func (j *job) prepare(ctx context.Context) (err error) {
 	if j.ref.Version != release.CurrentVersion {
 		return nil
 	}
+	j.current = true
 	data, err := j.small(ctx, j.system.Expand(j.system.Current.File, j.ref), maxCurrent)
 	if err != nil {
 		return fmt.Errorf("find the current version: %w", err)
@@ -256,7 +268,10 @@ func (j *job) bring(ctx context.Context) (depot.Manifest, error) {
 		}
 		m.Initrds = append(m.Initrds, f)
 	}
-	m.Proof.Signed, m.Pulled = proof.signed, j.Now().UTC().Truncate(time.Second)
+	if m.Proof.Signed, err = j.oldest(proof); err != nil {
+		return m, err
+	}
+	m.Pulled = j.Now().UTC().Truncate(time.Second)
 	if err := j.Depot.Publish(m, parts, j.Force); err != nil {
 		return m, err
 	}

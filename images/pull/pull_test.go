@@ -266,6 +266,57 @@ func TestT29_FourRefusals(t *testing.T) {
 	}
 }
 
+// TestT29_CurrentNeverGoesBack: both are here, and the mirror has forgotten one.
+func TestT29_CurrentNeverGoesBack(t *testing.T) {
+	w := newWorld(t, mirror.FlatcarSystem)
+	for _, version := range []string{"1.0", "2.0"} {
+		w.mirror.Flatcar(w.maker, version, kernel, initrd, made.Add(day))
+		_, err := w.pull("flatcar:stable:current")
+		require.NoError(t, err)
+	}
+	w.mirror.Flatcar(w.maker, "1.0", kernel, initrd, made.Add(day))
+	_, err := w.pull("flatcar:stable:current")
+	require.Equal(t, signature.CodeDowngrade, code(err), "%v", err)
+	_, err = w.pull("flatcar:stable:1.0")
+	require.NoError(t, err, "by its number it is here")
+	_, err = w.pull("flatcar:stable:current", func(r *Request) { r.Force = true })
+	require.NoError(t, err)
+	_, err = w.pull("flatcar:stable:current")
+	require.NoError(t, err, "the mark has come down")
+}
+
+// TestT29_MixedReleases: files of an older release, with its signatures, below the
+// number of a newer one.
+func TestT29_MixedReleases(t *testing.T) {
+	old := bytes.Repeat([]byte("older."), 50_000)
+	for name, replaced := range map[string][]string{
+		"kernel": {"flatcar_production_pxe.vmlinuz"},
+		"initrd": {"flatcar_production_pxe_image.cpio.gz"},
+		"both":   {"flatcar_production_pxe.vmlinuz", "flatcar_production_pxe_image.cpio.gz"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, mirror.FlatcarSystem)
+			w.mirror.Flatcar(w.maker, "2.0", kernel, initrd, made.Add(50*day))
+			m, err := w.pull("flatcar:stable:2.0")
+			require.NoError(t, err)
+			w.mirror.Flatcar(w.maker, "3.0", kernel, initrd, made.Add(60*day))
+			for _, file := range replaced {
+				w.mirror.Put("amd64-usr/3.0/"+file, old)
+				w.mirror.Put("amd64-usr/3.0/"+file+".sig", w.maker.Sign(old, made.Add(day)))
+			}
+			_, err = w.pull("flatcar:stable:3.0")
+			require.Equal(t, signature.CodeDowngrade, code(err), "%v", err)
+			list, err := w.Depot.List()
+			require.NoError(t, err)
+			require.Len(t, list, 1)
+			require.Equal(t, m.ID(), list[0].ID())
+			forced, err := w.pull("flatcar:stable:3.0", func(r *Request) { r.Force = true })
+			require.NoError(t, err)
+			require.Equal(t, made.Add(day), forced.Proof.Signed.At, "the oldest is shown")
+		})
+	}
+}
+
 func TestForceTakesAnOlderOne(t *testing.T) {
 	w := newWorld(t, mirror.FlatcarSystem)
 	w.mirror.Flatcar(w.maker, "1.0", kernel, initrd, made.Add(day))
