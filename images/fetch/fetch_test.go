@@ -101,6 +101,26 @@ func TestLargeResumes(t *testing.T) {
 	require.True(t, bytes.Equal(other, got))
 }
 
+// TestNothingIsSpliced: a copy from a folder that was cut short is not the
+// beginning of the site's file that was begun before it.
+func TestNothingIsSpliced(t *testing.T) {
+	m := mirror.New(t)
+	data, other := random(t, 10<<20), random(t, 10<<20)
+	m.Put("image", data)
+	to, dir := filepath.Join(t.TempDir(), "part"), t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "image"), other, 0o600))
+	f, err := NewFolder(dir, 0)
+	require.NoError(t, err)
+	for _, from := range []Source{site(t, m), f} {
+		ctx, cancel := context.WithCancel(t.Context())
+		require.ErrorIs(t, from.Large(ctx, "image", to, 1<<30, func(int64, int64) { cancel() }), context.Canceled)
+	}
+	require.NoError(t, site(t, m).Large(t.Context(), "image", to, 1<<30, nothing))
+	got, err := os.ReadFile(to)
+	require.NoError(t, err)
+	require.True(t, bytes.Equal(data, got))
+}
+
 func TestLargeGoesOnAfterABreak(t *testing.T) {
 	m := mirror.New(t)
 	data := random(t, 3<<20)

@@ -93,6 +93,11 @@ func (f *Folder) Large(ctx context.Context, name, to string, limit int64, progre
 	if err := images.RoomFor(to, size, f.reserve); err != nil {
 		return err
 	}
+	// What a site has left is written over, so nothing may say any more that it is
+	// the beginning of the site's file.
+	if err := ignoreMissing(os.Remove(to + OriginSuffix)); err != nil {
+		return fmt.Errorf("begin copy: %w", err)
+	}
 	out, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return fmt.Errorf("open copy: %w", err)
