@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nestboot/nestboot/admin"
@@ -22,8 +23,10 @@ import (
 )
 
 // inUse are the releases that must not be removed: those of the configuration
-// that runs, and of one that is being loaded.
+// that runs, and of one that is being loaded; and the files that are served.
 type inUse struct {
+	catalogue atomic.Pointer[catalogue] // nil until the first is open
+
 	mu  sync.Mutex
 	ids []string
 }
@@ -49,10 +52,26 @@ func (u *inUse) list() []string {
 	return slices.Clone(u.ids)
 }
 
+// digests are those of the files that are served.
+func (u *inUse) digests() []string {
+	c := u.catalogue.Load()
+	if c == nil {
+		return nil
+	}
+	var all []string
+	for _, img := range c.images {
+		all = append(all, img.Kernel.SHA256)
+		for _, f := range img.Initrds {
+			all = append(all, f.SHA256)
+		}
+	}
+	return all
+}
+
 // openDepot looks at the releases that are here. It changes nothing.
 func openDepot(cfg Config, used *inUse, log *slog.Logger) (*depot.Depot, error) {
 	used.set(cfg)
-	return depot.Open(depot.Config{Dir: filepath.Join(cfg.StateDir, "images"), InUse: used.list, Log: log, Now: time.Now})
+	return depot.Open(depot.Config{Dir: filepath.Join(cfg.StateDir, "images"), InUse: used.list, Served: used.digests, Log: log, Now: time.Now})
 }
 
 // openDownloads makes what pulls releases into the depot.

@@ -13,7 +13,6 @@ import (
 	"path/filepath"
 	"reflect"
 	"slices"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -69,9 +68,8 @@ func run(ctx context.Context, o options) error {
 		return errors.Join(err, cat.close())
 	}
 	defer socks.close()
-	var current atomic.Pointer[catalogue]
-	current.Store(cat)
-	s, err := openSite(ctx, siteConfig{Config: cfg, log: log, bundles: bundles, sockets: socks, catalogue: &current, depot: stock, inUse: used})
+	used.catalogue.Store(cat)
+	s, err := openSite(ctx, siteConfig{Config: cfg, log: log, bundles: bundles, sockets: socks, catalogue: &used.catalogue, depot: stock, inUse: used})
 	if err != nil {
 		return errors.Join(err, cat.close())
 	}

@@ -32,8 +32,11 @@ type Config struct {
 	Dir string // belongs to this user alone
 	// InUse are the ids (release.Ref.ID) of releases that must not be removed.
 	InUse func() []string
-	Log   *slog.Logger
-	Now   func() time.Time
+	// Served are the digests of files that machines get just now, whatever the
+	// manifests say; they are not removed. Nil: none.
+	Served func() []string
+	Log    *slog.Logger
+	Now    func() time.Time
 }
 
 // Depot is a folder with releases. Its methods may be called concurrently, by
@@ -60,7 +63,7 @@ type state struct {
 // ErrUnknown is a release that is not here.
 var ErrUnknown = errors.New("this release is not here")
 
-// InUseError is a release that cannot be removed.
+// InUseError is a release that can be neither removed nor replaced.
 type InUseError struct{ ID string }
 
 func (e *InUseError) Error() string {

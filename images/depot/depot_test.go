@@ -299,6 +299,35 @@ func TestCollectNeverRemovesWhatIsInUse(t *testing.T) {
 	require.FileExists(t, w.blob(one.Kernel.SHA256))
 }
 
+func TestAReleaseInUseIsNotReplaced(t *testing.T) {
+	w := newWorld(t)
+	w.must("flatcar:stable:1.0")
+	m := w.must("flatcar:stable:1.0") // the same again
+	other, more := m, m
+	other.Kernel, more.Args = fileOf("vmlinuz", []byte("another")), []string{"init=/bin/sh"}
+	for _, other := range []Manifest{other, more} {
+		w.used = nil
+		parts := map[string]string{other.Kernel.SHA256: w.part(m.Ref, []byte("another"))}
+		err := w.Publish(other, parts, false)
+		var r *signature.Refusal
+		require.ErrorAs(t, err, &r)
+		require.Equal(t, signature.CodeDifferent, r.Code)
+		w.used = []string{m.ID()}
+		var inUse *InUseError
+		require.ErrorAs(t, w.Publish(other, parts, true), &inUse)
+		got, err := w.Get(m.Ref)
+		require.NoError(t, err)
+		require.Equal(t, m, got)
+	}
+	w.used = nil
+	w.cfg.Served = func() []string { return []string{m.Kernel.SHA256} }
+	require.NoError(t, w.Publish(other, map[string]string{other.Kernel.SHA256: w.part(m.Ref, []byte("another"))}, true))
+	_, err := w.Collect(0, false)
+	require.NoError(t, err)
+	require.FileExists(t, w.blob(m.Kernel.SHA256), "machines get it until a reload")
+	require.NoFileExists(t, w.blob(m.Initrds[0].SHA256))
+}
+
 func TestPublishNeedsItsFiles(t *testing.T) {
 	w := newWorld(t)
 	m := w.must("flatcar:stable:1.0")

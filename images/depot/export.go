@@ -107,7 +107,7 @@ func (e *Export) Write(ctx context.Context, w io.Writer) error {
 // ImportOptions say what an import may do.
 type ImportOptions struct {
 	Trusted func(fingerprint string) bool
-	Force   bool   // take older versions than were here
+	Force   bool   // as for Publish
 	Bases   string // folder for binaries, as in Export; must be in the same file system
 	Reserve int64  // bytes that must stay free
 }
@@ -175,10 +175,11 @@ func (i *importing) manifests(ctx context.Context) error {
 				return err
 			}
 		}
-		if !i.Force {
-			if err := i.Check(m.Ref, m.Order); err != nil {
-				return err
-			}
+		i.mu.Lock()
+		err = i.mayPublish(m, i.Force)
+		i.mu.Unlock()
+		if err != nil {
+			return err
 		}
 		i.releases = append(i.releases, m)
 	}

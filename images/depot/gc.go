@@ -105,6 +105,11 @@ func (d *Depot) sweep(gone map[string]bool, dry bool) (Collected, error) {
 		return out, fmt.Errorf("no files are removed while a manifest cannot be read: remove it first: %w", bad)
 	}
 	needed := map[string]bool{}
+	if d.cfg.Served != nil {
+		for _, sha := range d.cfg.Served() {
+			needed[sha] = true
+		}
+	}
 	for _, i := range list {
 		for _, f := range i.Files() {
 			needed[f.SHA256] = needed[f.SHA256] || !gone[i.ID()]

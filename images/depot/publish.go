@@ -8,8 +8,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/nestboot/nestboot/images/release"
+	"github.com/nestboot/nestboot/images/signature"
 )
 
 // Partial is where a file of a release is put together before it is published.
@@ -21,7 +23,9 @@ func (d *Depot) Partial(r release.Ref, file string) string {
 
 // Publish makes a release visible. Each file that is not in the depot yet is
 // taken from its path in parts, by digest; the caller has verified them. An older
-// version than was here needs force, and counts as the newest then.
+// version than was here needs force, and counts as the newest then. So do other
+// files or arguments for a release that is here; while it is in use, that is an
+// InUseError.
 func (d *Depot) Publish(m Manifest, parts map[string]string, force bool) error {
 	if err := m.Validate(); err != nil {
 		return err
@@ -35,15 +39,41 @@ func (d *Depot) Publish(m Manifest, parts map[string]string, force bool) error {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if !force {
-		if err := errors.Join(d.check(m.Ref, m.Order), d.checkSigned(m)); err != nil {
-			return err
-		}
+	if err := d.mayPublish(m, force); err != nil {
+		return err
 	}
 	if err := d.takeIn(m, parts); err != nil {
 		return err
 	}
 	return d.show(m, force)
+}
+
+// mayPublish is called with mu held.
+func (d *Depot) mayPublish(m Manifest, force bool) error {
+	if err := d.checkSame(m, force); err != nil || force {
+		return err
+	}
+	return errors.Join(d.check(m.Ref, m.Order), d.checkSigned(m))
+}
+
+// checkSame refuses other content for a release that is here: what a name in
+// bootd.yaml stands for changes by an edit of that file alone.
+func (d *Depot) checkSame(m Manifest, force bool) error {
+	have, err := d.Get(m.Ref)
+	if err != nil { // not here, or a manifest that cannot be used
+		return nil
+	}
+	if slices.Equal(have.Files(), m.Files()) && slices.Equal(have.Args, m.Args) {
+		return nil
+	}
+	if slices.Contains(d.cfg.InUse(), m.ID()) {
+		return fmt.Errorf("other files or arguments than those of the %s that is here: %w", m.Ref, &InUseError{ID: m.ID()})
+	}
+	if !force {
+		return &signature.Refusal{Code: signature.CodeDifferent, Reason: fmt.Sprintf(
+			"%s is here with other files or arguments: makers do not change a release, so find out why it differs; with --force it is replaced", m.Ref)}
+	}
+	return nil
 }
 
 // takeIn renames files to where their digests say.

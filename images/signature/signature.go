@@ -40,6 +40,7 @@ const (
 	CodeExpiredKey = "expired-key"   // the key had expired when it signed, or is revoked
 	CodeBad        = "bad-signature" // the file is not what was signed
 	CodeDowngrade  = "downgrade"     // the release is older than one that was here
+	CodeDifferent  = "different"     // the release is here, and is another
 )
 
 // Refusal says why something is not taken.
