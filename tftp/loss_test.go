@@ -45,7 +45,7 @@ func TestT06_PacketsUnderLoss(t *testing.T) {
 					s := newLoop(&link{toServer.to, toClient}, file, tm, new(bufferPool), func() {})
 					ctx, cancel := context.WithCancel(t.Context())
 					got := make(chan [32]byte)
-					go func() { got <- receiveBlocks(ctx, toClient.to, toServer, 64, window) }()
+					go func() { got <- receive(ctx, toClient.to, toServer, 64, window, time.Second) }()
 					require.NoError(t, s.run(t.Context()))
 					cancel()
 					want := sha256.New()
@@ -61,6 +61,60 @@ func TestT06_PacketsUnderLoss(t *testing.T) {
 			})
 		}
 	}
+}
+
+// TestT06_TimeUnderLoss downloads 1.1 MB through a network that loses a fifth of
+// what passes in either direction, doubles and reorders, by clients that repeat
+// themselves as quickly as iPXE and as slowly as old ROMs. Nobody gives up, and
+// the server is not patient for longer than it has reason to.
+func TestT06_TimeUnderLoss(t *testing.T) {
+	const transfers, blocks = 20, 750
+	tests := []struct {
+		patience time.Duration
+		window   int
+		most     time.Duration // on the average
+	}{
+		{250 * time.Millisecond, 1, 40 * time.Second},
+		{250 * time.Millisecond, 4, 10 * time.Second},
+		{250 * time.Millisecond, 16, 4 * time.Second},
+		{4 * time.Second, 1, 80 * time.Second},
+		{4 * time.Second, 4, 10 * time.Second},
+		{4 * time.Second, 16, 4 * time.Second},
+	}
+	for _, tt := range tests {
+		t.Run(fmt.Sprintf("client repeats after %s, window %d", tt.patience, tt.window), func(t *testing.T) {
+			var all, worst time.Duration
+			for seed := range uint64(transfers) {
+				synctest.Test(t, func(t *testing.T) {
+					took := timeUnderLoss(t, seed, blocks, tt.window, tt.patience)
+					all, worst = all+took, max(worst, took)
+				})
+			}
+			t.Logf("mean %s, worst %s", all/transfers, worst)
+			require.Less(t, all/transfers, tt.most)
+		})
+	}
+}
+
+func timeUnderLoss(t *testing.T, seed uint64, blocks, window int, patience time.Duration) time.Duration {
+	direction := func(seed uint64) *lossy {
+		return &lossy{to: make(chan []byte, 256), drop: 0.2, double: 0.1, reorder: 0.05, random: pseudorandom(seed)}
+	}
+	toClient, toServer := direction(3+2*seed), direction(4+2*seed)
+	file := section(content(blocks*64 - 1))
+	tm := negotiate(map[string]string{"blksize": "64", "windowsize": strconv.Itoa(window)}, file.Size(), 1468)
+	s := newLoop(&link{toServer.to, toClient}, file, tm, new(bufferPool), func() {})
+	s.heard(time.Now()) // what comes before is not the matter here
+	ctx, cancel := context.WithCancel(t.Context())
+	got := make(chan [32]byte)
+	go func() { got <- receive(ctx, toClient.to, toServer, 64, window, patience) }()
+	began := time.Now()
+	err := s.run(t.Context())
+	took := time.Since(began)
+	cancel()
+	<-got
+	require.NoError(t, err)
+	return took
 }
 
 // relay stands between clients and a server, as a network that loses, doubles

@@ -10,8 +10,8 @@ const (
 	// A silent client is asked at growing intervals: quickly at first, since
 	// most often one datagram was lost, then with patience, since firmware that
 	// draws a screen or erases flash is deaf for seconds. From 20 ms a factor of
-	// 4 and 5 retries make 12 s.
-	backoff = 4
+	// 2 (RFC 6298) and 9 retries make 15 s.
+	backoff = 2
 )
 
 // pacer decides how long to wait for an answer, after RFC 6298.
@@ -29,7 +29,7 @@ func (p *pacer) wait() time.Duration {
 	}
 	d := initialWait
 	switch {
-	case p.fixed > 0: // by utimeout: a first wait, or five retries were over in no time
+	case p.fixed > 0: // by utimeout: a first wait, or all retries were over in no time
 		d = p.fixed
 	case p.srtt > 0:
 		d = max(p.srtt+4*p.rttvar, minWait)
@@ -42,10 +42,15 @@ func (p *pacer) wait() time.Duration {
 
 // measured takes the round trip of a flight that was sent once. Flights that
 // were sent twice tell nothing (Karn), so the longer wait stays until one did not.
+//
+// Where an ACK is lost and its client repeats itself before the server does, the
+// client's own timer is measured, ten times a round trip or a thousand. RFC 6298
+// would take dozens of samples to forget that. Nothing makes a sample too small,
+// so one that is far below the others begins anew.
 func (p *pacer) measured(rtt time.Duration) {
 	p.timeouts = 0
 	rtt = max(rtt, 1)
-	if p.srtt == 0 {
+	if p.srtt == 0 || rtt < p.srtt/2 {
 		p.srtt, p.rttvar = rtt, rtt/2
 		return
 	}

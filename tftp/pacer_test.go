@@ -13,9 +13,9 @@ func TestPacer(t *testing.T) {
 		pacer pacer
 		want  []time.Duration // by number of timeouts
 	}{
-		"nothing measured":   {pacer{}, []time.Duration{1000 * ms, 4000 * ms, 5000 * ms, 5000 * ms}},
-		"fast network":       {pacer{srtt: 200 * time.Microsecond, rttvar: 50 * time.Microsecond}, []time.Duration{20 * ms, 80 * ms, 320 * ms, 1280 * ms, 5000 * ms, 5000 * ms}},
-		"slow network":       {pacer{srtt: 100 * ms, rttvar: 50 * ms}, []time.Duration{300 * ms, 1200 * ms, 4800 * ms, 5000 * ms}},
+		"nothing measured":   {pacer{}, []time.Duration{1000 * ms, 2000 * ms, 4000 * ms, 5000 * ms, 5000 * ms}},
+		"fast network":       {pacer{srtt: 200 * time.Microsecond, rttvar: 50 * time.Microsecond}, []time.Duration{20 * ms, 40 * ms, 80 * ms, 160 * ms, 320 * ms, 640 * ms, 1280 * ms, 2560 * ms, 5000 * ms, 5000 * ms}},
+		"slow network":       {pacer{srtt: 100 * ms, rttvar: 50 * ms}, []time.Duration{300 * ms, 600 * ms, 1200 * ms, 2400 * ms, 4800 * ms, 5000 * ms}},
 		"unbearable network": {pacer{srtt: time.Minute}, []time.Duration{5000 * ms, 5000 * ms}},
 		"client's wish":      {pacer{fixed: 7000 * ms, srtt: ms}, []time.Duration{7000 * ms, 7000 * ms, 7000 * ms}},
 	}
@@ -44,4 +44,8 @@ func TestPacerFollowsTheNetwork(t *testing.T) {
 		p.measured(time.Millisecond)
 	}
 	require.Equal(t, minWait, p.wait())
+	p.measured(250 * time.Millisecond) // a client that repeated a lost ACK
+	require.Greater(t, p.wait(), minWait)
+	p.measured(time.Millisecond)
+	require.Equal(t, minWait, p.wait(), "one honest round trip is enough")
 }

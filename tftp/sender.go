@@ -9,7 +9,7 @@ const (
 	// Before its first answer a client may be the victim of a forged request:
 	// it gets one datagram and these repetitions of it.
 	retriesUnanswered = 2
-	retriesAnswered   = 5
+	retriesAnswered   = 9
 )
 
 // minPause is what a worker's clock can tell apart.
@@ -42,6 +42,7 @@ type sender struct {
 	resent      bool      // the flight that is out holds repeated blocks
 	first       int64     // its first block
 	before      int64     // the last block that had been sent when it left
+	known       int64     // the last block that had been sent at sentAt
 	more        bool      // what is due is its continuation
 	copies      int       // answers to come that confirm nothing, since they are to copies
 	pause       time.Time // when to go on, unless it turns out that a block was lost
@@ -88,7 +89,7 @@ func (s *sender) fly(now time.Time) (first, last int64) {
 	s.more, s.pause = false, time.Time{}
 	s.datagrams += int(last - first + 1)
 	s.retransmits += int(max(min(last, s.high)-first+1, 0))
-	s.sent, s.high, s.sentAt = last, max(s.high, last), now
+	s.known, s.sent, s.high, s.sentAt = s.high, last, max(s.high, last), now
 	return first, last
 }
 
@@ -174,10 +175,10 @@ func (s *sender) ack(number uint16, now time.Time) bool {
 	s.heard(now)
 	s.acked += ahead
 	s.retries, s.moved, s.more = 0, now, false
-	switch {
-	case s.acked == s.sent && !s.resent:
+	if s.acked > s.known { // no earlier datagram can have drawn this answer
 		s.pacer.measured(now.Sub(s.sentAt))
-	case s.acked < s.sent && s.resent && s.acked <= s.before:
+	}
+	if s.acked < s.sent && s.resent && s.acked <= s.before {
 		s.resume(now)
 		return false
 	}

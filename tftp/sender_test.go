@@ -109,18 +109,18 @@ func (w *scripted) file() []byte {
 }
 
 func TestSenderGivesUp(t *testing.T) {
-	five := acks(1, silent, silent, silent, silent, silent)
-	w := &scripted{answers: five}
+	nine := acks(1, silent, silent, silent, silent, silent, silent, silent, silent, silent)
+	w := &scripted{answers: nine}
 	s := newLoop(w, section(content(5000)), terms{block: 512, window: 1}, new(bufferPool), func() {})
 	err := s.run(t.Context())
 	require.ErrorIs(t, err, errSilent)
-	require.ErrorContains(t, err, "block 2 of 10, 5 retries")
-	require.Equal(t, []int{1, 2, 2, 2, 2, 2, 2}, w.blocks())
-	require.Equal(t, 5, s.retransmits)
+	require.ErrorContains(t, err, "block 2 of 10, 9 retries")
+	require.Equal(t, []int{1, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2}, w.blocks())
+	require.Equal(t, 9, s.retransmits)
 	require.Equal(t, int64(512), s.confirmed())
 
-	// A client that repeats its ACK is alive: it gets five more.
-	w = &scripted{answers: append(five, acks(1, silent, silent, silent, silent, silent, 2)...)}
+	// A client that repeats its ACK is alive: it gets nine more.
+	w = &scripted{answers: append(nine, acks(1, silent, silent, silent, silent, silent, silent, silent, silent, silent, 2)...)}
 	s = newLoop(w, section(content(600)), terms{block: 512, window: 1}, new(bufferPool), func() {})
 	require.NoError(t, s.run(t.Context()))
 }
@@ -309,7 +309,7 @@ func TestT06_Loss(t *testing.T) {
 				s := newLoop(&link{toServer.to, toClient}, file, tm, new(bufferPool), func() {})
 				ctx, cancel := context.WithCancel(t.Context())
 				got := make(chan [32]byte)
-				go func() { got <- receive(ctx, toClient.to, toServer, tt.window) }()
+				go func() { got <- receive(ctx, toClient.to, toServer, defaultBlock, tt.window, time.Second) }()
 				require.NoError(t, s.run(t.Context()))
 				cancel()
 				want := sha256.New()
@@ -321,16 +321,12 @@ func TestT06_Loss(t *testing.T) {
 	}
 }
 
-// receive is a client that asks again after a second without data, as iPXE does,
-// and answers until the server has had its last ACK.
-func receive(ctx context.Context, in chan []byte, out *lossy, window int) [32]byte {
-	return receiveBlocks(ctx, in, out, defaultBlock, window)
-}
-
-func receiveBlocks(ctx context.Context, in chan []byte, out *lossy, block, window int) [32]byte {
+// receive is a client that asks again after a time without data, and answers
+// until the server has had its last ACK.
+func receive(ctx context.Context, in chan []byte, out *lossy, block, window int, patience time.Duration) [32]byte {
 	h := sha256.New()
 	r := receiver{block: block, window: window, out: h, ack: func(n uint16) { out.send(ackPacket(n)) }}
-	timer := time.NewTimer(time.Second)
+	timer := time.NewTimer(patience)
 	for {
 		select {
 		case p := <-in:
@@ -340,7 +336,7 @@ func receiveBlocks(ctx context.Context, in chan []byte, out *lossy, block, windo
 		case <-ctx.Done():
 			return [32]byte(h.Sum(nil))
 		}
-		timer.Reset(time.Second)
+		timer.Reset(patience)
 	}
 }
 
