@@ -29,7 +29,7 @@ type gate struct {
 	addresses  map[netip.Addr]int
 	unanswered *list.List           // of *ticket, the oldest first
 	crowds     map[netip.Prefix]int // how many of them each network has
-	asked      map[question]bool
+	asked      map[question]*ticket // that wait for an answer
 }
 
 // question is a request word by word: the same one from the same port is a
@@ -54,19 +54,21 @@ func newGate(l Limits) *gate {
 		addresses:  make(map[netip.Addr]int),
 		unanswered: list.New(),
 		crowds:     make(map[netip.Prefix]int),
-		asked:      make(map[question]bool),
+		asked:      make(map[question]*ticket),
 	}
 }
 
 // admit returns the context of a new transfer, which ends when the gate needs
-// its place, or says why there is none.
+// its place, or says why there is none. With errRepeated comes the ticket of the
+// request that is repeated.
 func (g *gate) admit(ctx context.Context, client netip.AddrPort, packet []byte) (context.Context, *ticket, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	q := question{client, string(packet)}
+	if t := g.asked[q]; t != nil {
+		return nil, t, errRepeated
+	}
 	switch {
-	case g.asked[q]:
-		return nil, nil, errRepeated
 	case g.transfers >= g.limits.Transfers:
 		return nil, nil, errTransfers
 	case g.addresses[client.Addr()] >= g.limits.PerAddress:
@@ -83,7 +85,7 @@ func (g *gate) admit(ctx context.Context, client netip.AddrPort, packet []byte) 
 	ctx, t.cancel = context.WithCancelCause(ctx)
 	t.waiting = g.unanswered.PushBack(t)
 	g.crowds[networkOf(client.Addr())]++
-	g.asked[q] = true
+	g.asked[q] = t
 	g.transfers++
 	g.addresses[client.Addr()]++
 	return ctx, t, nil

@@ -177,6 +177,7 @@ func (v *service) accept(accepting, transfers context.Context, w *worker) error 
 		}
 		ctx, t, err := v.gate.admit(transfers, a.client, a.packet)
 		if errors.Is(err, errRepeated) {
+			w.post(mail{kind: repeated, ticket: t})
 			continue
 		}
 		if err != nil {

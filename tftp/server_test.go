@@ -231,6 +231,40 @@ func TestT02_SilentPackets(t *testing.T) {
 	require.ErrorIs(t, err, os.ErrDeadlineExceeded)
 }
 
+// TestT02_RepeatedRequest: a client whose first answer was lost hears it again
+// when it asks again, twice, and then finds a fresh transfer. A copy that the
+// network has made draws nothing, nor does a request ever draw more than one.
+func TestT02_RepeatedRequest(t *testing.T) {
+	for _, single := range []bool{false, true} {
+		done := make(chan Transfer, 1)
+		file := content(600)
+		addr, _ := start(t, &Server{Open: files(map[string]any{"a": file}), SinglePort: single, OnDone: func(x Transfer) { done <- x }}, loopback)
+		c := dial(t, "", addr)
+		nothing := func() {
+			_, err := c.recv(minRepeat + 10*time.Millisecond)
+			require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+		}
+		c.ask("a", "octet")
+		first := c.peer
+		c.send(rrq("a", "octet"), addr)
+		nothing()
+		for range retriesUnanswered {
+			require.Equal(t, uint16(1), blockOf(c.ask("a", "octet")))
+			require.Equal(t, first, c.peer)
+			nothing()
+		}
+		c.send(rrq("a", "octet"), addr)
+		require.ErrorIs(t, (<-done).Err, ErrNoAnswer)
+		nothing()
+		require.Equal(t, uint16(1), blockOf(c.ask("a", "octet")))
+		require.Equal(t, single, first == c.peer)
+		c.ack(1)
+		require.Equal(t, file[512:], bytes.Clone(c.next()[headerSize:]))
+		c.ack(2)
+		require.NoError(t, (<-done).Err)
+	}
+}
+
 // TestT02_RackIsNeverRefused boots a rack of one /24 at once, as its firmware
 // does it, with the defaults.
 func TestT02_RackIsNeverRefused(t *testing.T) {

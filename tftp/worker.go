@@ -28,6 +28,7 @@ type worker struct {
 
 	sockets map[int32]*transfer
 	clients map[netip.AddrPort]*transfer // where there is a single port
+	asking  map[*ticket]*transfer        // whose clients have not answered
 	timers  timers
 	due     []*transfer
 	events  []unix.EpollEvent
@@ -45,6 +46,7 @@ type worker struct {
 type mail struct {
 	transfer *transfer
 	kind     int
+	ticket   *ticket        // of repeated
 	answer   answer         // of answered
 	client   netip.AddrPort // of answered
 	err      error          // of filled
@@ -55,10 +57,14 @@ const (
 	filled           // its chunk was read
 	cancelled        // its context has ended
 	answered         // a client has sent something to the single port
+	repeated         // a client has sent its request once more
 	stopped          // no transfer is left, and none will come
 )
 
 const (
+	// minRepeat is what a client takes to repeat itself, and a network's copies
+	// do not. The most impatient known is iPXE, 250 ms.
+	minRepeat = 100 * time.Millisecond
 	maxEvents = 128
 	maxMail   = 8192 // beyond it answers are lost
 )
@@ -70,7 +76,8 @@ func newWorker(v *service, in *inlet) (*worker, error) {
 	}
 	w := &worker{
 		service: v, in: in, epoll: epoll,
-		one: [8]byte(binary.NativeEndian.AppendUint64(nil, 1)), sockets: make(map[int32]*transfer), clients: make(map[netip.AddrPort]*transfer), events: make([]unix.EpollEvent, maxEvents),
+		one: [8]byte(binary.NativeEndian.AppendUint64(nil, 1)), sockets: make(map[int32]*transfer), clients: make(map[netip.AddrPort]*transfer),
+		asking: make(map[*ticket]*transfer), events: make([]unix.EpollEvent, maxEvents),
 	}
 	if w.bell, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err == nil {
 		err = w.watch(w.bell)
@@ -100,7 +107,7 @@ func (w *worker) watch(fd int) error {
 func (w *worker) post(m mail) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.closed || m.kind == answered && len(w.mail) >= maxMail {
+	if w.closed || (m.kind == answered || m.kind == repeated) && len(w.mail) >= maxMail {
 		return // nobody is left whom it could be about, or a flood
 	}
 	w.mail = append(w.mail, m)
@@ -179,6 +186,7 @@ func (w *worker) answer(t *transfer, a answer, now time.Time) {
 	unproven := !t.answered
 	due, err := t.sender.take(a, now)
 	if unproven && t.answered {
+		delete(w.asking, t.job.ticket)
 		t.job.ticket.answered()
 		if err == nil {
 			err = t.line.proven()
@@ -226,6 +234,10 @@ func (w *worker) readMail(now time.Time) bool {
 			if t := w.clients[m.client]; t != nil {
 				w.answer(t, m.answer, now)
 			}
+		case repeated:
+			if t := w.asking[m.ticket]; t != nil {
+				w.askedAgain(t, now)
+			}
 		case stopped:
 			stop = true
 		}
@@ -243,6 +255,21 @@ func (w *worker) add(t *transfer, now time.Time) {
 			return
 		}
 	} else if !w.share(t, now) {
+		return
+	}
+	w.asking[t.job.ticket] = t
+	w.queue(t)
+}
+
+// askedAgain serves a client that has repeated its request: the first answer, or
+// the request before it, was lost. It gets one of the repetitions that a request
+// may draw; when they are spent, its next request finds a fresh transfer.
+func (w *worker) askedAgain(t *transfer, now time.Time) {
+	if t.datagrams == 0 || t.queued || now.Sub(t.sentAt) < minRepeat {
+		return // to be answered yet, or a copy that the network has made
+	}
+	if err := t.silence(now); err != nil {
+		w.end(t, err)
 		return
 	}
 	w.queue(t)
@@ -343,6 +370,7 @@ func (w *worker) end(t *transfer, err error) {
 		return
 	}
 	t.ended = true
+	delete(w.asking, t.job.ticket)
 	if t.own == nil {
 		if w.clients[t.job.client] == t {
 			delete(w.clients, t.job.client)
