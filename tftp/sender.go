@@ -12,6 +12,10 @@ const (
 	retriesAnswered   = 9
 )
 
+// minRepeat is what a client takes to repeat itself, and a network's copies do
+// not. The most impatient known is iPXE, 250 ms.
+const minRepeat = 100 * time.Millisecond
+
 // minPause is what a worker's clock can tell apart.
 const minPause = time.Millisecond
 
@@ -165,17 +169,14 @@ func (s *sender) ack(number uint16, now time.Time) bool {
 		return false // of an earlier window, or forged
 	}
 	if ahead == 0 {
-		// The client repeats itself: it lives, but has not got what is out. Being
-		// patient with it would only be slow: it waits for us.
-		if s.answered {
-			s.retries, s.pacer.timeouts = 0, min(s.pacer.timeouts, 1)
-		}
-		return s.repeated()
+		return s.repeated(now)
 	}
 	s.heard(now)
 	s.acked += ahead
 	s.retries, s.moved, s.more = 0, now, false
-	if s.acked > s.known { // no earlier datagram can have drawn this answer
+	// No earlier datagram can have drawn this answer; and before the first
+	// measurement an earlier one was a second ago.
+	if s.acked > s.known || s.pacer.srtt == 0 {
 		s.pacer.measured(now.Sub(s.sentAt))
 	}
 	if s.acked < s.sent && s.resent && s.acked <= s.before {
@@ -198,10 +199,18 @@ func (s *sender) resume(now time.Time) {
 	s.pause = now.Add(max(2*s.pacer.srtt, minPause))
 }
 
-// repeated reports whether an answer that confirms nothing is one too many.
-func (s *sender) repeated() bool {
-	if s.copies < 0 {
+// repeated reports whether to fly again for an answer that confirms nothing. The
+// client lives, but has not got what is out. Mostly its answer is a copy, of the
+// network's or drawn by a copy of a block, and comes at once. Else its timer has
+// rung, sooner than ours: it waits for us, and to be patient would only be slow.
+func (s *sender) repeated(now time.Time) bool {
+	if !s.answered {
 		return false
+	}
+	s.retries = 0
+	s.pacer.timeouts = min(s.pacer.timeouts, 1)
+	if s.copies < 0 {
+		return now.Sub(s.sentAt) >= minRepeat
 	}
 	s.copies--
 	if s.copies < 0 {

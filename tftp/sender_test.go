@@ -126,16 +126,41 @@ func TestSenderGivesUp(t *testing.T) {
 }
 
 // TestSenderMeasuresCleanFlights: an ACK to a flight that was sent twice belongs
-// to either, and tells nothing of the network (Karn).
+// to either, and tells nothing of the network (Karn), but to begin with.
 func TestSenderMeasuresCleanFlights(t *testing.T) {
-	s := newLoop(&scripted{answers: acks(silent, 1, silent, 2)}, section(content(600)), terms{block: 512, window: 1}, new(bufferPool), func() {})
-	require.NoError(t, s.run(t.Context()))
-	require.Zero(t, s.pacer.srtt)
+	const began, second = 1000, int64(time.Second)
+	at := func(seconds int64) time.Time { return time.Unix(began+seconds, 0) }
+	s := newSender(2000, terms{block: 512, window: 1})
+	s.fly(at(0))
+	require.NoError(t, s.silence(at(1)))
+	s.fly(at(1))
+	require.True(t, s.ack(1, at(3)))
+	require.Equal(t, 2*second, int64(s.pacer.srtt), "the first one sent had a second before")
+	for n := int64(0); n < 2; n++ {
+		s.fly(at(4 + 4*n))
+		require.NoError(t, s.silence(at(6+4*n)))
+	}
+	s.fly(at(12))
+	require.True(t, s.ack(2, at(13)))
+	require.Equal(t, 2*second, int64(s.pacer.srtt))
 	require.Equal(t, 2, s.pacer.timeouts)
-	s = newLoop(&scripted{answers: acks(silent, 1, 2)}, section(content(600)), terms{block: 512, window: 1}, new(bufferPool), func() {})
-	require.NoError(t, s.run(t.Context()))
-	require.Positive(t, s.pacer.srtt)
+	s.fly(at(13))
+	require.True(t, s.ack(3, at(15)))
 	require.Zero(t, s.pacer.timeouts)
+}
+
+// TestSenderListensToTheClientsTimer: an answer that confirms nothing draws the
+// flight again when it can't be a copy that the network has made.
+func TestSenderListensToTheClientsTimer(t *testing.T) {
+	s := newSender(2000, terms{block: 512, window: 1})
+	now := time.Unix(1000, 0)
+	s.fly(now)
+	require.False(t, s.ack(0, now.Add(time.Second)), "who has never answered can be anybody")
+	require.True(t, s.ack(1, now.Add(time.Second)))
+	now = now.Add(time.Second)
+	s.fly(now)
+	require.False(t, s.ack(1, now.Add(minRepeat/2)))
+	require.True(t, s.ack(1, now.Add(minRepeat)))
 }
 
 func TestSenderReadFailure(t *testing.T) {

@@ -62,9 +62,6 @@ const (
 )
 
 const (
-	// minRepeat is what a client takes to repeat itself, and a network's copies
-	// do not. The most impatient known is iPXE, 250 ms.
-	minRepeat = 100 * time.Millisecond
 	maxEvents = 128
 	maxMail   = 8192 // beyond it answers are lost
 )
