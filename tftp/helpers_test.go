@@ -128,13 +128,16 @@ func (c *client) next() []byte {
 func (c *client) recv(wait time.Duration) ([]byte, error) {
 	_ = c.conn.SetReadDeadline(time.Now().Add(wait))
 	n, from, err := c.conn.ReadFromUDPAddrPort(c.buf[:])
-	c.peer = netip.AddrPortFrom(from.Addr().Unmap(), from.Port())
+	if err == nil {
+		c.peer = netip.AddrPortFrom(from.Addr().Unmap(), from.Port())
+	}
 	return c.buf[:n], err
 }
 
 func (c *client) ack(block uint16) {
 	c.ackBuf = [4]byte{0, opACK, byte(block >> 8), byte(block)}
-	_, _ = c.conn.WriteToUDPAddrPort(c.ackBuf[:], c.peer)
+	_, err := c.conn.WriteToUDPAddrPort(c.ackBuf[:], c.peer)
+	require.NoError(c.tb, err)
 }
 
 // download is a whole transfer from a port of its own, as firmware does it: on a
