@@ -4,7 +4,7 @@ GO    ?= go
 BIN   := $(CURDIR)/.bin
 FUZZTIME ?= 60s
 
-.PHONY: help deps build demo lab allowed test e2e-artifacts e2e-trust e2e-tftp-loss check lint models fuzz generate bench-artifacts bench-tftp bench-tls bench-revoke bench-storm bench-script bench-http record-quirks clean
+.PHONY: help deps build demo lab allowed test e2e-artifacts e2e-trust e2e-tftp-loss check lint models fuzz generate bench-artifacts bench-tftp bench-tls bench-revoke bench-storm bench-script bench-http record-quirks e2e-tftp-flood clean
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
@@ -38,6 +38,9 @@ e2e-trust: deps build ## boot with every kind of credential, clock and firmware;
 
 e2e-tftp-loss: ## 1,000 TFTP downloads for each of 8 bad networks: loss, copies and wrong order by a relay
 	@NESTBOOT_TFTP_TRANSFERS=1000 $(GO) test -count 1 -timeout 60m -v -run '^TestT06_BadNetwork$$' ./tftp | grep -v '^==='
+
+e2e-tftp-flood: lab build ## 100,000 forged TFTP requests a second for ten seconds, while a real machine downloads
+	@set -o pipefail; CI=true NESTBOOT_FLOOD=100000x10 $(GO) test -count 1 -timeout 5m -v -run '^TestT02_FloodOfABootd$$' ./integration | grep -v '^==='
 
 check: ## the gate: format, vet, linters, short tests, import table, tidy modules
 	@integration/check.sh

@@ -1,6 +1,7 @@
 package rig
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -26,6 +27,7 @@ type Loopback struct {
 	Config  string // further settings, as YAML
 	Image   int64  // bytes of the image's kernel
 	Initrd  int64  // bytes of the image's initrd; a few when 0
+	TFTP    string // address and port of TFTP; those of HTTP when empty
 	Base    string // package that artifact sets are made of; none when empty
 	Core    string // the processor that it may use, as taskset(1) names it; any when empty
 	Unread  bool   // what it logs goes into the file bootd.out, and nobody else spends time on it
@@ -73,7 +75,7 @@ type LoopbackServer struct {
 const loopbackConfig = `domain: ` + Domain + `
 addresses: [127.0.0.1]
 state_dir: state
-listen: {tftp: "%[1]s", http: "%[1]s", https: "%[2]s", metrics: "%[3]s", admin: %[4]s}
+listen: {tftp: "%[7]s", http: "%[1]s", https: "%[2]s", metrics: "%[3]s", admin: %[4]s}
 images:
   - name: lab
     kernel: ` + KernelName + `
@@ -145,7 +147,7 @@ func (s *LoopbackServer) ready(ctx context.Context) error {
 
 // Configure replaces the further settings; Start or SIGHUP takes them up.
 func (s *LoopbackServer) Configure(more string) error {
-	config := fmt.Sprintf(loopbackConfig, s.HTTP, s.HTTPS, s.Metrics, s.Socket, s.o.Base, more)
+	config := fmt.Sprintf(loopbackConfig, s.HTTP, s.HTTPS, s.Metrics, s.Socket, s.o.Base, more, cmp.Or(s.o.TFTP, s.HTTP))
 	return os.WriteFile(s.config, []byte(config), 0o600)
 }
 
