@@ -48,10 +48,11 @@ func (v *service) report(ctx context.Context, t Transfer) {
 	v.log.LogAttrs(ctx, levelOf(t.Err), "tftp transfer failed", attrs...)
 }
 
-// levelOf keeps forged requests and size probes out of the log, and gives what
-// is the server's own fault the level that wakes someone.
+// levelOf keeps forged requests, size probes and what has a record of its own
+// (shortage) out of the log, and gives what is the server's own fault the level
+// that wakes someone.
 func levelOf(err error) slog.Level {
-	if errors.Is(err, ErrNoAnswer) || errors.Is(err, ErrSizeProbe) || errors.Is(err, errRepeated) {
+	if errors.Is(err, ErrNoAnswer) || errors.Is(err, ErrSizeProbe) || errors.Is(err, errRepeated) || outOfFiles(err) {
 		return slog.LevelDebug
 	}
 	for _, e := range []error{errSilent, errStalled, errReplaced, errDeadline, errStopping, fs.ErrNotExist, fs.ErrPermission} {

@@ -80,7 +80,7 @@ func newOwnPort(j job, dscp int, allowed func(netip.Addr) bool) (*ownPort, error
 }
 
 func explainSocket(err error) error {
-	if errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) {
+	if outOfFiles(err) {
 		return fmt.Errorf("open a socket for the transfer: %w (raise LimitNOFILE= of the unit, or lower tftp.transfers)", err)
 	}
 	return fmt.Errorf("open a socket for the transfer: %w", err)

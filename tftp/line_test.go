@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -142,8 +143,12 @@ func TestDiskErrorEndsTheTransferAlone(t *testing.T) {
 // TestT04_FileDescriptorsRunOut: requests that find none are dropped and say what
 // to do; the next one after that is served.
 func TestT04_FileDescriptorsRunOut(t *testing.T) {
+	var log bytes.Buffer
 	done := make(chan Transfer, 100)
-	addr, _ := start(t, &Server{Open: files(map[string]any{"a": content(100_000)}), OnDone: func(x Transfer) { done <- x }}, loopback)
+	addr, stop := start(t, &Server{
+		Open: files(map[string]any{"a": content(100_000)}), OnDone: func(x Transfer) { done <- x },
+		Log: slog.New(slog.NewTextHandler(&log, nil)),
+	}, loopback)
 	c := dial(t, "", addr)
 	used, err := filepath.Glob("/proc/self/fd/*")
 	require.NoError(t, err)
@@ -157,9 +162,26 @@ func TestT04_FileDescriptorsRunOut(t *testing.T) {
 	for i := range 40 {
 		c.send(rrq("a", "octet", "x", strconv.Itoa(i)), addr)
 	}
-	x := <-done
-	require.True(t, errors.Is(x.Err, syscall.EMFILE), "%v", x.Err)
-	require.ErrorContains(t, x.Err, "LimitNOFILE")
+	for range 10 {
+		x := <-done
+		require.True(t, errors.Is(x.Err, syscall.EMFILE), "%v", x.Err)
+		require.ErrorContains(t, x.Err, "LimitNOFILE")
+	}
 	restore()
 	require.NoError(t, download(t, "", addr, io.Discard, 512, 1, time.Second, "a", "octet"))
+	<-stop()
+	require.Equal(t, 1, strings.Count(log.String(), "level=ERROR"), "%s", &log)
+}
+
+func TestShortageIsToldOnce(t *testing.T) {
+	var log bytes.Buffer
+	s := shortage{log: slog.New(slog.NewTextHandler(&log, nil))}
+	now := time.Unix(1000, 0)
+	for i, err := range []error{nil, syscall.EMFILE, nil, syscall.ENFILE, syscall.EACCES, nil} {
+		s.observe(t.Context(), err, now.Add(time.Duration(i)*time.Second))
+	}
+	s.observe(t.Context(), nil, now.Add(dropInterval+3*time.Second))
+	s.observe(t.Context(), nil, now.Add(time.Hour))
+	s.observe(t.Context(), syscall.EMFILE, now.Add(time.Hour))
+	require.Regexp(t, "(?s)^[^\n]*ERROR[^\n]*no room[^\n]*\n[^\n]*INFO[^\n]*room for transfers again[^\n]*\n[^\n]*ERROR[^\n]*\n$", log.String())
 }

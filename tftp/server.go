@@ -18,8 +18,9 @@ type Server struct {
 	// request after seconds, and gives up after a few.
 	Open Handler
 	// Log receives one info record per transfer that got as far as an answer,
-	// one warning per ten seconds in which requests were dropped, and an error
-	// where Open failed or a file could not be read. Nil means no log.
+	// one warning per ten seconds in which requests were dropped, an error where
+	// Open failed or a file could not be read, and one when file descriptors run
+	// out, with an info record when there are some again. Nil means no log.
 	Log *slog.Logger
 	// Networks are the client networks that are answered. Empty means loopback,
 	// link-local, and the private ranges of RFC 1918 and RFC 4193.
@@ -49,6 +50,7 @@ type service struct {
 	networks []netip.Prefix
 	gate     *gate
 	pool     bufferPool
+	shortage shortage
 	running  sync.WaitGroup
 
 	mu       sync.Mutex
@@ -153,7 +155,7 @@ func (s *Server) service() *service {
 	if len(v.networks) == 0 {
 		v.networks = privateNetworks()
 	}
-	v.gate = newGate(v.limits)
+	v.gate, v.shortage.log = newGate(v.limits), v.log
 	return v
 }
 

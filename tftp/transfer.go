@@ -106,11 +106,13 @@ func (v *service) prepare(ctx context.Context, j job, w *worker) (*transfer, int
 	} else {
 		own, err := newOwnPort(j, v.DSCP, v.allowed)
 		if err != nil {
+			v.shortage.observe(ctx, err, time.Now())
 			return nil, 0, err
 		}
 		t.line, t.own = own, own
 	}
 	file, err := v.open(ctx, j)
+	v.shortage.observe(ctx, err, time.Now())
 	if ctx.Err() != nil {
 		t.line.close()
 		return nil, 0, context.Cause(ctx)
