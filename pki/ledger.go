@@ -174,6 +174,11 @@ func (l *ledger) open(ctx context.Context, s Session) error {
 func (l *ledger) openStored(ctx context.Context, s Session) error {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
+	// A boot of the machine that memory has just taken over can't be burned in
+	// the store.
+	if len(l.memory) > 0 {
+		return errInMemory
+	}
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
 	read := l.glance

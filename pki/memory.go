@@ -108,20 +108,70 @@ func (l *ledger) flush(ctx context.Context) {
 	l.log.InfoContext(ctx, "the store takes writes again, boots are recorded", "stage", "grants")
 }
 
+// giveBack hands a session to the store, unless the machine's boots there have
+// gone on: what the store has burned stays so.
 func (l *ledger) giveBack(ctx context.Context, s Session) error {
+	entry, before, err := l.read(ctx, s.Boot)
+	if err != nil {
+		return err
+	}
+	if s.State == Burned || before.State != Burned {
+		if err := l.writeBack(ctx, s, entry.Revision); err != nil {
+			return err
+		}
+	}
+	delete(l.memory, s.Boot)
+	return nil
+}
+
+func (l *ledger) writeBack(ctx context.Context, s Session, revision int64) error {
+	txn := store.Txn{If: []store.Condition{store.Unchanged(grantsPrefix+s.Boot, revision)}}
+	if s.State != Burned {
+		pointer, newer, err := l.newer(ctx, s)
+		switch {
+		case err != nil:
+			return err
+		case newer:
+			s.burn(l.now().UTC())
+		default:
+			txn.If = append(txn.If, store.Unchanged(machinePrefix+s.Machine, pointer.Revision))
+			txn.Then = append(txn.Then, store.Set(machinePrefix+s.Machine, []byte(s.Boot)))
+		}
+	}
 	value, err := json.Marshal(s)
 	if err != nil {
 		return fmt.Errorf("encode session: %w", err)
 	}
-	txn := store.Txn{Then: []store.Op{store.Set(grantsPrefix+s.Boot, value)}}
-	if s.State != Burned {
-		txn.Then = append(txn.Then, store.Set(machinePrefix+s.Machine, []byte(s.Boot)))
-	}
-	revision, err := l.store.Commit(ctx, txn)
-	if err != nil {
+	txn.Then = append(txn.Then, store.Set(grantsPrefix+s.Boot, value))
+	if revision, err = l.store.Commit(ctx, txn); err != nil {
 		return fmt.Errorf("record session: %w", err)
 	}
 	l.seen(ctx, revision)
-	delete(l.memory, s.Boot)
 	return nil
+}
+
+// newer reports whether the machine has a later boot in the store that is still
+// going on, and returns the entry that names the machine's boot there.
+func (l *ledger) newer(ctx context.Context, s Session) (pointer store.Entry, newer bool, err error) {
+	pointer, err = l.get(ctx, machinePrefix+s.Machine)
+	if err != nil || pointer.Value == nil || string(pointer.Value) == s.Boot {
+		return pointer, false, err
+	}
+	last, ok := l.memory[string(pointer.Value)] // knows better than the store
+	if !ok {
+		_, last, err = l.read(ctx, string(pointer.Value))
+	}
+	return pointer, last.State != Burned && last.Opened.After(s.Opened), err
+}
+
+// read asks the store for a session, which is zero when there is none.
+func (l *ledger) read(ctx context.Context, boot string) (entry store.Entry, s Session, err error) {
+	entry, err = l.get(ctx, grantsPrefix+boot)
+	if err != nil || entry.Value == nil {
+		return entry, s, err
+	}
+	if err := json.Unmarshal(entry.Value, &s); err != nil {
+		return entry, s, fmt.Errorf("decode session %s: %w", boot, err)
+	}
+	return entry, s, nil
 }

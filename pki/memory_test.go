@@ -109,3 +109,50 @@ func TestMemoryIsBounded(t *testing.T) {
 	require.NotContains(t, g.ledger.memory, "9")
 	require.Contains(t, g.ledger.memory, "10")
 }
+
+// TestT22_MemoryTakesOverDuringOpen is a machine that boots again while a step
+// of its former boot hangs in the store until memory takes that boot over.
+func TestT22_MemoryTakesOverDuringOpen(t *testing.T) {
+	c := &clock{now: start}
+	g := openGrants(t, openStore(t, t.TempDir()), c)
+	require.NoError(t, g.Open(t.Context(), "b", "m", "node1", [32]byte{1}))
+	grant, _, err := g.Mint(t.Context(), "b", [32]byte{1})
+	require.NoError(t, err)
+	_, err = g.ledger.changeInMemory("b", func(*Session) error { return nil })
+	require.NoError(t, err)
+
+	second := Session{Boot: "b-2", Machine: "m", State: Opened, Opened: c.Now()}
+	require.ErrorIs(t, g.ledger.openStored(t.Context(), second), errInMemory)
+	require.NoError(t, g.ledger.openInMemory(second))
+	_, err = g.Redeem(t.Context(), grant, testAddr(1))
+	require.Equal(t, CodeGrantBurned, code(t, err))
+}
+
+// TestT22_FlushRevivesNothing has a boot in memory that looks alive, while the
+// store knows of the machine's next one.
+func TestT22_FlushRevivesNothing(t *testing.T) {
+	for name, known := range map[string]bool{"burned in the store": true, "never stored": false} {
+		t.Run(name, func(t *testing.T) {
+			c := &clock{now: start}
+			g := openGrants(t, openStore(t, t.TempDir()), c)
+			former := Session{Boot: "b", Machine: "m", State: Used, Opened: c.Now()}
+			if known {
+				require.NoError(t, g.Open(t.Context(), "b", "m", "node1", [32]byte{1}))
+			}
+			c.Add(time.Minute)
+			require.NoError(t, g.Open(t.Context(), "b-2", "m", "node1", [32]byte{1}))
+			g.ledger.memory["b"] = former
+
+			require.NoError(t, g.Sweep(t.Context()))
+			require.Empty(t, g.ledger.memory)
+			s, ok := g.ledger.find("b")
+			require.True(t, ok)
+			require.Equal(t, Burned, s.State)
+			pointer, ok := g.ledger.mirror.Get(machinePrefix + "m")
+			require.True(t, ok)
+			require.Equal(t, "b-2", string(pointer.Value))
+			_, _, err := g.Mint(t.Context(), "b-2", [32]byte{1})
+			require.NoError(t, err)
+		})
+	}
+}
