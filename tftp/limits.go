@@ -9,9 +9,9 @@ import (
 // Limits bounds what strangers can make the server hold or send. They hold for
 // one call of [Server.Serve]. A field that is zero has its default.
 type Limits struct {
-	// Transfers run at the same time, each with a socket, a goroutine and up to
-	// 32 KiB (256 KiB for windows above that). Default 4096. Requests beyond it
-	// get no answer, so that firmware tries again instead of giving up.
+	// Transfers run at the same time, each with a socket and up to 32 KiB (256 KiB
+	// for windows above that). Default 4096. Requests beyond it get no answer, so
+	// that firmware tries again instead of giving up.
 	Transfers int
 	// PerAddress is how many of them one address may have. Default 64: machines
 	// behind an address translator share one.

@@ -27,8 +27,8 @@ type Server struct {
 	Networks []netip.Prefix
 	// OnRequest, if not nil, is told of a request before Open is: Name and
 	// Client are set. OnDone, if not nil, is told of the same request when it
-	// has ended, however it has. Both are called from the transfer's goroutine
-	// and must not block. Neither is told of requests that the Limits drop; the
+	// has ended, however it has. Both are called from goroutines of the request's
+	// own, and must not block. Neither is told of requests that the Limits drop; the
 	// address of those that OnDone reports with ErrNoAnswer may be forged.
 	OnRequest, OnDone func(Transfer)
 	// SinglePort has everything sent from the request port, for networks whose

@@ -39,13 +39,13 @@ type TFTP struct {
 	DSCP int `yaml:"dscp"`
 	// Transfers run at the same time, each with a socket of its own unless there
 	// is a single port, 1 to 60000; further requests get no answer, and firmware
-	// asks again. Default: 1024.
+	// asks again. Default: 4096.
 	Transfers int `yaml:"transfers"`
 	// PerAddress is how many of them one address may have, 1 to 60000; machines
 	// behind an address translator share one. Default: 64.
 	PerAddress int `yaml:"per_address"`
 	// Unanswered is how many of them may wait for the first answer of their
-	// client, 1 to 60000. Default: 256.
+	// client, 1 to 60000. Default: 768.
 	Unanswered int `yaml:"unanswered"`
 	// NetworkReplies and TotalReplies are how many datagrams per second may go to
 	// clients that do not answer, per network (IPv4 /24, IPv6 /64) and in all, 3
