@@ -3,7 +3,10 @@ package store
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 )
 
 // Bounds of what is committed together, well below etcd's (1024 operations,
@@ -99,8 +102,8 @@ func (g *group) take() [][]*waiting {
 	return batches
 }
 
-// commitAll commits a batch as one transaction, or each on its own when a
-// condition of any of them does not hold.
+// commitAll commits a batch as one transaction, or each on its own when it was
+// refused: that is the fault of one of them and not of the others.
 func (s *Store) commitAll(batch []*waiting) {
 	if len(batch) > 1 {
 		var all Txn
@@ -109,7 +112,7 @@ func (s *Store) commitAll(batch []*waiting) {
 		}
 		// One of them leaving must not break off the others; etcd has a time limit.
 		revision, err := s.commitNow(context.WithoutCancel(batch[0].ctx), all)
-		if !errors.Is(err, ErrConflict) {
+		if err == nil || !refused(err) {
 			for _, w := range batch {
 				w.end(revision, err)
 			}
@@ -123,6 +126,15 @@ func (s *Store) commitAll(batch []*waiting) {
 	running.Wait()
 }
 
+// refused reports whether err says that nothing was done, and not that the store
+// is gone or too slow to tell.
+func refused(err error) bool {
+	return !slices.ContainsFunc([]error{
+		ErrUnavailable, context.DeadlineExceeded, context.Canceled,
+		rpctypes.ErrTimeout, rpctypes.ErrTimeoutDueToLeaderFail, rpctypes.ErrTimeoutDueToConnectionLost,
+	}, func(gone error) bool { return errors.Is(err, gone) })
+}
+
 // end tells the caller.
 func (w *waiting) end(revision int64, err error) {
 	w.revision, w.err = revision, err
@@ -133,6 +145,7 @@ func (w *waiting) end(revision int64, err error) {
 type merged struct {
 	reads, writes map[string]bool
 	ops, bytes    int
+	removal       bool // all of them only remove
 }
 
 // add takes a transaction in unless it must be one of its own. The first always
@@ -142,8 +155,8 @@ func (m *merged) add(txn Txn) bool {
 	for _, o := range txn.Then {
 		bytes += len(o.op.KeyBytes()) + len(o.op.ValueBytes())
 	}
-	ops := max(len(txn.If), len(txn.Then), 1)
-	if m.ops > 0 && (m.ops+ops > groupOps || m.bytes+bytes > groupBytes || m.touches(txn)) {
+	ops, removal := max(len(txn.If), len(txn.Then), 1), removes(txn)
+	if m.ops > 0 && (m.removal != removal || m.ops+ops > groupOps || m.bytes+bytes > groupBytes || m.touches(txn)) {
 		return false
 	}
 	if m.reads == nil {
@@ -155,8 +168,14 @@ func (m *merged) add(txn Txn) bool {
 	for _, o := range txn.Then {
 		m.writes[string(o.op.KeyBytes())] = true
 	}
-	m.ops, m.bytes = m.ops+ops, m.bytes+bytes
+	m.ops, m.bytes, m.removal = m.ops+ops, m.bytes+bytes, removal
 	return true
+}
+
+// removes reports whether txn makes room: etcd lets such a one pass when its
+// quota is used up, unless something is set along with it.
+func removes(txn Txn) bool {
+	return len(txn.Then) > 0 && !slices.ContainsFunc(txn.Then, func(o Op) bool { return !o.op.IsDelete() })
 }
 
 // touches reports whether txn and the batch are in each other's way. That both

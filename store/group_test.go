@@ -20,6 +20,7 @@ func TestWhatIsCommittedTogether(t *testing.T) {
 		}
 		return out
 	}
+	removal := func(key string) Txn { return Txn{Then: []Op{Remove(key)}} }
 	for name, c := range map[string]struct {
 		txns []Txn
 		want int // how many go with the first; the others alone
@@ -30,6 +31,9 @@ func TestWhatIsCommittedTogether(t *testing.T) {
 		"reads what is written":  {[]Txn{txn("", "a"), txn("a", "b")}, 1},
 		"writes what was read":   {[]Txn{txn("a", "b"), txn("", "a")}, 1},
 		"large ones":             {[]Txn{txn("", "a"), txn("", "b"), txn("", "c"), txn("", "d"), txn("", "e"), txn("", "f")}, 5},
+		"removals":               {[]Txn{removal("a"), removal("b"), txn("", "c")}, 2},
+		"removes among setters":  {[]Txn{txn("", "a"), removal("b"), txn("", "c")}, 2},
+		"removes and sets":       {[]Txn{txn("", "a"), {Then: []Op{Remove("b"), Set("c", nil)}}}, 2},
 		"nothing":                {nil, 0},
 		"empty ones, many times": {make([]Txn, 2*groupOps), groupOps},
 	} {
@@ -48,6 +52,27 @@ func TestWhatIsCommittedTogether(t *testing.T) {
 			require.Len(t, batches[0], c.want)
 			require.Len(t, batches, 1+len(c.txns)-c.want)
 		})
+	}
+}
+
+// One that etcd refuses fails alone.
+func TestRefusedAmongOthers(t *testing.T) {
+	s := open(t, inDir(t))
+	var batch []*waiting
+	for _, txn := range []Txn{
+		{Then: []Op{Set("a", nil)}},
+		{Then: []Op{Set("twice", nil), Set("twice", nil)}},
+		{Then: []Op{Set("b", nil)}},
+	} {
+		batch = append(batch, &waiting{ctx: t.Context(), txn: txn, done: make(chan struct{})})
+	}
+	s.commitAll(batch)
+	require.NoError(t, batch[0].err)
+	require.ErrorContains(t, batch[1].err, "duplicate key")
+	require.NoError(t, batch[2].err)
+	for _, key := range []string{"a", "b"} {
+		_, err := s.Get(t.Context(), key)
+		require.NoError(t, err, key)
 	}
 }
 
