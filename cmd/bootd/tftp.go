@@ -93,15 +93,6 @@ func listenTFTP(ctx context.Context, addr string, t TFTP) (conns []*net.UDPConn,
 			conns = nil
 		}
 	}()
-	// Sockets that share a port share it with any other that asks for the same: a
-	// second bootd would take half of the requests away. The first one does not ask.
-	probe, err := new(net.ListenConfig).ListenPacket(ctx, "udp", addr)
-	if err != nil {
-		return nil, explainListen("listen.tftp", addr, err)
-	}
-	if err := probe.Close(); err != nil {
-		return nil, explainListen("listen.tftp", addr, err)
-	}
 	interfaces, sockets := t.Interfaces, t.Sockets
 	if len(interfaces) == 0 {
 		interfaces = []string{""}
@@ -110,29 +101,50 @@ func listenTFTP(ctx context.Context, addr string, t TFTP) (conns []*net.UDPConn,
 		sockets = min(runtime.GOMAXPROCS(0), 4)
 	}
 	for _, name := range interfaces {
+		// Sockets that share a port share it with any other that asks for the same: a
+		// second bootd would take half of the requests away. The first one does not ask.
+		probe, err := listenOn(ctx, addr, name, false)
+		if err != nil {
+			return conns, err
+		}
+		if err := probe.Close(); err != nil {
+			return conns, explainListen("listen.tftp", addr, err)
+		}
 		for range sockets {
-			lc := net.ListenConfig{Control: sharePort(name)}
-			c, err := lc.ListenPacket(ctx, "udp", addr)
-			if errors.Is(err, unix.ENODEV) {
-				return conns, fmt.Errorf("tftp.interfaces: there is no interface %q; ip -br link lists them", name)
-			}
+			c, err := listenOn(ctx, addr, name, true)
 			if err != nil {
-				return conns, explainListen("listen.tftp", addr, err)
+				return conns, err
 			}
-			udp, _ := c.(*net.UDPConn) // ListenPacket("udp") always gives one
-			conns = append(conns, udp)
+			conns = append(conns, c)
 		}
 	}
 	return conns, nil
 }
 
-// sharePort lets sockets have the same address, and binds them to an interface
-// where one is named.
-func sharePort(device string) func(string, string, syscall.RawConn) error {
+// listenOn opens a socket for what comes in by an interface, or by any where
+// none is named.
+func listenOn(ctx context.Context, addr, device string, shared bool) (*net.UDPConn, error) {
+	lc := net.ListenConfig{Control: bindTo(device, shared)}
+	c, err := lc.ListenPacket(ctx, "udp", addr)
+	if errors.Is(err, unix.ENODEV) {
+		return nil, fmt.Errorf("tftp.interfaces: there is no interface %q; ip -br link lists them", device)
+	}
+	if err != nil {
+		return nil, explainListen("listen.tftp", addr, err)
+	}
+	udp, _ := c.(*net.UDPConn) // ListenPacket("udp") always gives one
+	return udp, nil
+}
+
+// bindTo binds sockets to an interface where one is named, and lets shared ones
+// have the same address.
+func bindTo(device string, shared bool) func(string, string, syscall.RawConn) error {
 	return func(_, _ string, c syscall.RawConn) error {
 		var err error
 		controlled := c.Control(func(fd uintptr) {
-			err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
+			if shared {
+				err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
+			}
 			if err == nil && device != "" {
 				err = unix.BindToDevice(int(fd), device)
 			}

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"net"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -34,6 +35,27 @@ func TestListenTFTP(t *testing.T) {
 	}
 	_, err = listenTFTP(t.Context(), free(), TFTP{Interfaces: []string{"nowhere0"}})
 	require.ErrorContains(t, err, `tftp.interfaces: there is no interface "nowhere0"`)
+}
+
+// A host may run another server on another of its interfaces.
+func TestTFTPSharesAPortByInterface(t *testing.T) {
+	all, err := net.Interfaces()
+	require.NoError(t, err)
+	other := slices.IndexFunc(all, func(i net.Interface) bool { return i.Flags&net.FlagLoopback == 0 })
+	if other < 0 {
+		t.Skip("there is only one interface")
+	}
+	theirs, err := listenOn(t.Context(), "0.0.0.0:0", all[other].Name, false)
+	require.NoError(t, err)
+	defer theirs.Close()
+	addr := theirs.LocalAddr().String()
+	conns, err := listenTFTP(t.Context(), addr, TFTP{Sockets: 2, Interfaces: []string{"lo"}})
+	require.NoError(t, err)
+	for _, c := range conns {
+		require.NoError(t, c.Close())
+	}
+	_, err = listenTFTP(t.Context(), addr, TFTP{Interfaces: []string{"lo", all[other].Name}})
+	require.ErrorContains(t, err, "is taken by another program")
 }
 
 func TestTFTPMetrics(t *testing.T) {
