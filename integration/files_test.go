@@ -13,13 +13,15 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
+
+	"github.com/nestboot/nestboot/integration/rig"
 )
 
 // TestT04_FewFileDescriptors lets bootd have 256 and asks for more transfers than
 // that: those beyond hear nothing, as firmware asks again, the operator is told
 // once, and when the others have ended the same bootd serves again.
 func TestT04_FewFileDescriptors(t *testing.T) {
-	s := newLoopback(t)
+	s := newLoopback(t, rig.Loopback{})
 	_, err := s.Nestctl(t.Context(), "artifact", "create", "few", "--serve", "tftp")
 	require.NoError(t, err)
 	limit := unix.Rlimit{Cur: 256, Max: 256}
