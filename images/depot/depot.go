@@ -177,6 +177,9 @@ func (d *Depot) list() (all []Info, bad, err error) {
 			return err
 		}
 		data, err := os.ReadFile(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // removed just now
+		}
 		if err != nil {
 			return err
 		}

@@ -18,6 +18,7 @@ import (
 
 const (
 	scrubEvery = 24 * time.Hour
+	scrubRetry = time.Hour
 	scrubRate  = 32 << 20 // bytes a second: a tenth of a slow disk
 	scrubChunk = 1 << 20
 )
@@ -131,24 +132,29 @@ func (d *Depot) Run(ctx context.Context) {
 	}
 }
 
-// Scrub compares every file with its digest, slowly.
+// Scrub compares every file with its digest, slowly. After a file that cannot be
+// opened it goes on, and the next scrub is in an hour.
 func (d *Depot) Scrub(ctx context.Context) error {
 	list, err := d.List()
 	if err != nil {
 		return err
 	}
 	pace := rate.NewLimiter(scrubRate, scrubChunk)
-	bad := 0
+	bad, next := 0, scrubEvery
+	var errs []error
 	for _, i := range list {
 		damaged, err := d.verify(ctx, i.Manifest, pace)
-		if err != nil {
-			return err
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err != nil { // it says nothing about the others
+			errs, next = append(errs, fmt.Errorf("%s: %w", i.ID(), err)), scrubRetry
 		}
 		bad += len(damaged)
 	}
 	d.cfg.Log.InfoContext(ctx, "images were verified", "releases", len(list), "damaged", bad)
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.state.Scrubbed = d.cfg.Now()
-	return d.saveState()
+	d.state.Scrubbed = d.cfg.Now().Add(next - scrubEvery)
+	return errors.Join(append(errs, d.saveState())...)
 }
