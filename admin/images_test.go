@@ -31,7 +31,7 @@ func startImages(t *testing.T) (*API, *httptest.Server) {
 	})
 	require.NoError(t, err)
 	require.NoError(t, a.Images.Prepare())
-	a.Pull = func(_ context.Context, r pull.Request, tell func(pull.Progress)) (depot.Manifest, error) {
+	a.Pull = func(ctx context.Context, r pull.Request, tell func(pull.Progress)) (depot.Manifest, error) {
 		switch r.Ref {
 		case "refused":
 			return depot.Manifest{}, &signature.Refusal{Code: signature.CodeWrongKey, Reason: "signed by somebody"}
@@ -52,7 +52,7 @@ func startImages(t *testing.T) (*API, *httptest.Server) {
 		for done := range int64(1000) {
 			tell(pull.Progress{Step: "file", File: "k", Done: done, Total: 1000})
 		}
-		return m, a.Images.Publish(m, map[string]string{f.SHA256: part}, r.Force)
+		return m, a.Images.Publish(ctx, m, map[string]string{f.SHA256: part}, r.Force)
 	}
 	srv := httptest.NewServer(a)
 	t.Cleanup(srv.Close)

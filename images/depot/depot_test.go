@@ -81,7 +81,7 @@ func (w *world) release(name string) (Manifest, map[string]string) {
 func (w *world) publish(name string, force bool) (Manifest, error) {
 	w.t.Helper()
 	m, parts := w.release(name)
-	return m, w.Publish(m, parts, force)
+	return m, w.Publish(w.t.Context(), m, parts, force)
 }
 
 func (w *world) must(name string) Manifest {
@@ -249,7 +249,7 @@ func TestT29_OlderSignature(t *testing.T) {
 	signed := func(name string, day int, force bool) error {
 		m, parts := w.release(name)
 		m.Proof.Signed = &signature.Signed{At: time.Date(2026, 1, day, 0, 0, 0, 0, time.UTC)}
-		return w.Publish(m, parts, force)
+		return w.Publish(w.t.Context(), m, parts, force)
 	}
 	require.NoError(t, signed("flatcar:stable:1.0", 9, false))
 	require.NoError(t, signed("flatcar:stable:2.0", 10, false))
@@ -308,20 +308,20 @@ func TestAReleaseInUseIsNotReplaced(t *testing.T) {
 	for _, other := range []Manifest{other, more} {
 		w.used = nil
 		parts := map[string]string{other.Kernel.SHA256: w.part(m.Ref, []byte("another"))}
-		err := w.Publish(other, parts, false)
+		err := w.Publish(t.Context(), other, parts, false)
 		var r *signature.Refusal
 		require.ErrorAs(t, err, &r)
 		require.Equal(t, signature.CodeDifferent, r.Code)
 		w.used = []string{m.ID()}
 		var inUse *InUseError
-		require.ErrorAs(t, w.Publish(other, parts, true), &inUse)
+		require.ErrorAs(t, w.Publish(t.Context(), other, parts, true), &inUse)
 		got, err := w.Get(m.Ref)
 		require.NoError(t, err)
 		require.Equal(t, m, got)
 	}
 	w.used = nil
 	w.cfg.Served = func() []string { return []string{m.Kernel.SHA256} }
-	require.NoError(t, w.Publish(other, map[string]string{other.Kernel.SHA256: w.part(m.Ref, []byte("another"))}, true))
+	require.NoError(t, w.Publish(t.Context(), other, map[string]string{other.Kernel.SHA256: w.part(m.Ref, []byte("another"))}, true))
 	_, err := w.Collect(0, false)
 	require.NoError(t, err)
 	require.FileExists(t, w.blob(m.Kernel.SHA256), "machines get it until a reload")
@@ -332,11 +332,11 @@ func TestPublishNeedsItsFiles(t *testing.T) {
 	w := newWorld(t)
 	m := w.must("flatcar:stable:1.0")
 	m.Version, m.Kernel = "2.0", fileOf("vmlinuz", []byte("not here"))
-	require.ErrorContains(t, w.Publish(m, nil, false), "is not here any more")
+	require.ErrorContains(t, w.Publish(w.t.Context(), m, nil, false), "is not here any more")
 	_, err := w.Get(m.Ref)
 	require.ErrorIs(t, err, ErrUnknown)
 	m.Kernel.Name = "../vmlinuz"
-	require.Error(t, w.Publish(m, nil, false))
+	require.Error(t, w.Publish(w.t.Context(), m, nil, false))
 }
 
 func TestT27_ManifestNamesNothingOutside(t *testing.T) {

@@ -1,6 +1,7 @@
 package depot
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -26,13 +27,16 @@ func (d *Depot) Partial(r release.Ref, file string) string {
 // version than was here needs force, and counts as the newest then. So do other
 // files or arguments for a release that is here; while it is in use, that is an
 // InUseError.
-func (d *Depot) Publish(m Manifest, parts map[string]string, force bool) error {
+func (d *Depot) Publish(ctx context.Context, m Manifest, parts map[string]string, force bool) error {
 	if err := m.Validate(); err != nil {
 		return err
 	}
 	for _, f := range m.Files() {
 		if path, ok := parts[f.SHA256]; ok {
 			if err := syncFile(path); err != nil {
+				return err
+			}
+			if _, err := d.verifyBlob(ctx, f, nil); err != nil { // what is damaged here makes room for what comes
 				return err
 			}
 		}

@@ -8,6 +8,8 @@ package pull
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -151,14 +153,11 @@ func (j *job) prepare(ctx context.Context) (err error) {
 	if j.system, err = j.Systems.Find(j.ref); err != nil {
 		return invalid(err)
 	}
-	if err := j.mayPull(); err != nil {
-		return err
-	}
 	if j.source, err = j.from(); err != nil {
 		return invalid(err)
 	}
 	if j.ref.Version != release.CurrentVersion {
-		return nil
+		return j.mayPull()
 	}
 	j.current = true
 	data, err := j.small(ctx, j.system.Expand(j.system.Current.File, j.ref), maxCurrent)
@@ -168,6 +167,12 @@ func (j *job) prepare(ctx context.Context) (err error) {
 	if j.ref, err = j.system.Resolve(j.ref, data); err != nil {
 		return err
 	}
+	if err := j.mayPull(); err != nil { // names of files may hold the version
+		return err
+	}
+	if j.source, err = j.from(); err != nil { // and so may the URL
+		return invalid(err)
+	}
 	j.tell(Progress{Step: "version", Text: fmt.Sprintf("%s:%s is at %s now; name that in bootd.yaml: %s", j.ref.System, j.ref.Channel, j.ref.Version, j.ref)})
 	return nil
 }
@@ -175,10 +180,19 @@ func (j *job) prepare(ctx context.Context) (err error) {
 // mayPull refuses what nothing would prove.
 func (j *job) mayPull() error {
 	kernel, initrds := j.system.Files(j.ref)
-	var missing []string
+	var names, missing []string
 	for _, f := range append([]string{kernel}, initrds...) {
+		names = append(names, path.Base(f))
 		if j.SHA256[path.Base(f)] == "" {
 			missing = append(missing, path.Base(f))
+		}
+	}
+	for name, digest := range j.SHA256 {
+		if !slices.Contains(names, name) {
+			return invalid(fmt.Errorf("--sha256 %.100s: %s has no such file: it has %s", name, j.ref, strings.Join(names, ", ")))
+		}
+		if raw, err := hex.DecodeString(digest); err != nil || len(raw) != sha256.Size {
+			return invalid(fmt.Errorf("--sha256 %.100s=%.100s: want 64 hexadecimal digits", name, digest))
 		}
 	}
 	switch {
@@ -272,7 +286,7 @@ func (j *job) bring(ctx context.Context) (depot.Manifest, error) {
 		return m, err
 	}
 	m.Pulled = j.Now().UTC().Truncate(time.Second)
-	if err := j.Depot.Publish(m, parts, j.Force); err != nil {
+	if err := j.Depot.Publish(ctx, m, parts, j.Force); err != nil {
 		return m, err
 	}
 	for _, part := range parts { // a folder's copies have none

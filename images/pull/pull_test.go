@@ -445,6 +445,54 @@ func TestPullRefuses(t *testing.T) {
 	w.nothing()
 }
 
+func TestDigestsThatAreGivenAreUsed(t *testing.T) {
+	w := newWorld(t, mirror.FlatcarSystem)
+	w.mirror.Flatcar(w.maker, "1.0", kernel, initrd, made.Add(day))
+	for want, given := range map[string]map[string]string{
+		"it has flatcar_production_pxe.vmlinuz, flatcar": {"vmlinux": strings.Repeat("0", 64)},
+		"want 64 hexadecimal digits":                     {"flatcar_production_pxe.vmlinuz": strings.Repeat("0", 63)},
+	} {
+		for _, ref := range []string{"flatcar:stable:1.0", "flatcar:stable:current"} {
+			_, err := w.pull(ref, func(r *Request) { r.SHA256 = given })
+			require.ErrorContains(t, err, want)
+			require.ErrorAs(t, err, new(*Invalid))
+		}
+	}
+	w.nothing()
+}
+
+// TestVersionInTheURL: what is recorded as version 7 comes from where 7 is.
+func TestVersionInTheURL(t *testing.T) {
+	w := newWorld(t, func(*mirror.Maker) string {
+		return strings.Replace(unsigned, "KIND", release.None, 1) + "current: {file: version.txt, pattern: '(\\d+)'}\n"
+	})
+	w.mirror.Put("at/current/version.txt", []byte("7"))
+	w.mirror.Put("at/current/7/vmlinuz", initrd)
+	w.mirror.Put("at/current/7/initrd", initrd)
+	w.mirror.Put("at/7/7/vmlinuz", kernel)
+	w.mirror.Put("at/7/7/initrd", initrd)
+	m, err := w.pull("lab:mine:current", func(r *Request) { r.Mirror, r.Unsigned = w.mirror.URL+"/at/{version}", true })
+	require.NoError(t, err)
+	require.Equal(t, w.mirror.URL+"/at/7", m.Source)
+	require.Equal(t, []string{string(kernel), string(initrd)}, w.served(m))
+}
+
+// TestADamagedFileOfAnotherRelease: what two releases share has rotted in the
+// first, and comes anew with the second.
+func TestADamagedFileOfAnotherRelease(t *testing.T) {
+	w := newWorld(t, mirror.FlatcarSystem)
+	w.mirror.Flatcar(w.maker, "1.0", kernel, initrd, made.Add(day))
+	m, err := w.pull("flatcar:stable:1.0")
+	require.NoError(t, err)
+	damaged := bytes.Clone(initrd)
+	damaged[7] ^= 1
+	require.NoError(t, os.WriteFile(filepath.Join(filepath.Dir(w.Depot.Partial(m.Ref, "")), "../blobs", m.Initrds[0].SHA256), damaged, 0o600))
+	w.mirror.Flatcar(w.maker, "2.0", kernel, initrd, made.Add(day))
+	m, err = w.pull("flatcar:stable:2.0")
+	require.NoError(t, err)
+	require.Equal(t, []string{string(kernel), string(initrd)}, w.served(m))
+}
+
 func TestPullGoesOnWhereItEnded(t *testing.T) {
 	w := newWorld(t, mirror.FlatcarSystem)
 	large := bytes.Repeat([]byte("0123456789abcdef"), 1<<18)
