@@ -80,6 +80,9 @@ func (c *catalogue) openRelease(ctx context.Context, i Image, stock *depot.Depot
 			err = errors.Join(err, img.Close())
 		}
 	}
+	if err != nil && passing(err) {
+		return fmt.Errorf("image %s: %w", i.Name, err)
+	}
 	if err != nil {
 		log.WarnContext(ctx, "an image cannot be served, its machines wait", "image", i.Name, "err", err)
 		c.inventory.Images[i.Name] = boot.Image{
@@ -92,6 +95,14 @@ func (c *catalogue) openRelease(ctx context.Context, i Image, stock *depot.Depot
 	c.images[i.Name] = img
 	c.inventory.Images[i.Name] = bootImage(i, img)
 	return nil
+}
+
+// passing tells what the system refuses just now, such as another open file or a
+// right, from a release that is not here or damaged: to pull it would not help,
+// and what runs is better than an image less.
+func passing(err error) bool {
+	var errno syscall.Errno
+	return errors.As(err, &errno) && errno != syscall.ENOENT && errno != syscall.EIO
 }
 
 func (c *catalogue) compile(path string) error {

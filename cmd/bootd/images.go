@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -143,8 +144,12 @@ func (s *site) openBundleKey() (ed25519.PrivateKey, error) {
 // bundles says whose bundles are taken, and where their binaries go.
 func (s *site) bundles() admin.Bundles {
 	own, _ := s.bundleKey.Public().(ed25519.PublicKey) // it is always one
+	trusted := []string{bundle.Fingerprint(own)}
+	for _, k := range s.cfg.Downloads.BundleKeys {
+		trusted = append(trusted, strings.ToLower(k))
+	}
 	return admin.Bundles{
-		Key: s.bundleKey, Trusted: append([]string{bundle.Fingerprint(own)}, s.cfg.Downloads.BundleKeys...),
+		Key: s.bundleKey, Trusted: trusted,
 		Bases: s.path("bases"), Reserve: s.cfg.Reserve << 20,
 	}
 }
