@@ -12,7 +12,19 @@ import (
 // reserved, beside those that package netip knows.
 func notAPlace(a netip.Addr) bool {
 	reserved := []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{}), 8), netip.PrefixFrom(netip.AddrFrom4([4]byte{240}), 4)}
-	return a.IsUnspecified() || a.IsMulticast() || a.IsLinkLocalUnicast() || within(reserved, a)
+	return a.IsUnspecified() || a.IsMulticast() || a.IsLinkLocalUnicast() || within(reserved, a) || oddIPv6(a)
+}
+
+// oddIPv6 tells addresses that are neither global (RFC 4291, 2.4: 2000::/3 is what
+// IANA gives out) nor private nor this host, among them forms that hold an IPv4
+// address: local NAT64 (RFC 8215), Teredo (RFC 4380), and obsolete ones.
+func oddIPv6(a netip.Addr) bool {
+	if !a.Is6() || a.IsLoopback() || a.IsPrivate() {
+		return false
+	}
+	global := netip.PrefixFrom(netip.AddrFrom16([16]byte{0x20}), 3)
+	protocols := netip.PrefixFrom(netip.AddrFrom16([16]byte{0x20, 0x01}), 23) // RFC 2928
+	return !global.Contains(a) || protocols.Contains(a)
 }
 
 // inside tells networks that are not the Internet: this host, private ones, and
@@ -23,6 +35,7 @@ func inside(a netip.Addr) bool {
 		netip.PrefixFrom(netip.AddrFrom4([4]byte{100, 64}), 10),
 		netip.PrefixFrom(netip.AddrFrom4([4]byte{192, 0, 0}), 24),
 		netip.PrefixFrom(netip.AddrFrom4([4]byte{198, 18}), 15),
+		netip.PrefixFrom(netip.AddrFrom4([4]byte{168, 63, 129, 16}), 32), // a cloud's services for its hosts
 	}
 	return a.IsLoopback() || a.IsPrivate() || within(more, a)
 }

@@ -210,6 +210,13 @@ func TestT25_Addresses(t *testing.T) {
 		"fd00:ec2::254":          {false, true}, // metadata of a cloud
 		"100.100.100.200":        {false, true}, // of another
 		"192.0.0.192":            {false, true}, // and another
+		"168.63.129.16":          {false, true}, // and one that looks public
+		"64:ff9b:1::a9fe:a9fe":   {false, false},
+		"fec0::1":                {false, false},
+		"::127.0.0.1":            {false, false},
+		"::ffff:0:127.0.0.1":     {false, false},
+		"2001::7f00:1":           {false, false}, // Teredo
+		"2001:200::1":            {true, true},
 		"169.254.169.254":        {false, false},
 		"::ffff:169.254.169.254": {false, false},
 		"64:ff9b::a9fe:a9fe":     {false, false},
