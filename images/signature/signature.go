@@ -200,18 +200,21 @@ func (k *Keyring) verify(signed, sigs io.Reader, now time.Time) (Signed, error) 
 func (k *Keyring) candidates(sigs io.Reader) ([]candidate, error) {
 	var out []candidate
 	var others []string
+	var odd error // counts if nothing else is there: another maker's new kind of signature may lie beside
 	packets := packet.NewReader(sigs)
 	for range maxPackets {
 		p, err := packets.Next()
 		if errors.Is(err, io.EOF) {
 			break
 		}
-		if err != nil {
-			return nil, refuse(CodeBad, "the signature cannot be read: %v", err)
+		if err != nil { // where the next one begins, nobody knows
+			odd = refuse(CodeBad, "the signature cannot be read: %v", err)
+			break
 		}
 		sig, ok := p.(*packet.Signature)
 		if !ok || sig.IssuerKeyId == nil {
-			return nil, refuse(CodeBad, "the file beside it is no signature that names its key")
+			odd = refuse(CodeBad, "the file beside it is no signature that names its key")
+			continue
 		}
 		keys := k.keys.KeysByIdUsage(*sig.IssuerKeyId, packet.KeyFlagSign)
 		if len(keys) == 0 {
@@ -220,10 +223,14 @@ func (k *Keyring) candidates(sigs io.Reader) ([]candidate, error) {
 		for _, key := range keys {
 			c, err := newCandidate(sig, key)
 			if err != nil {
-				return nil, err
+				odd = err
+				continue
 			}
 			out = append(out, c)
 		}
+	}
+	if len(out) == 0 && odd != nil {
+		return nil, odd
 	}
 	if len(out) == 0 {
 		return nil, refuse(CodeWrongKey, "it is signed by %v, which is none of the pinned keys: they are %s", others, k.fingerprints())

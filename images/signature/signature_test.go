@@ -158,6 +158,15 @@ func TestSeveralSignatures(t *testing.T) {
 	s, err := keyring(t, maker).Detached(bytes.NewReader(data), sig, now)
 	require.NoError(t, err, "Debian's archive is signed by the keys of two releases at a time")
 	require.Equal(t, maker.Fingerprint(), s.Key)
+	one, err := keyring(t, other).Encode()
+	require.NoError(t, err)
+	for name, sig := range map[string][]byte{
+		"no signature before it": append(one, maker.Sign(data, now)...),
+		"cut short after it":     append(maker.Sign(data, now), other.Sign(data, now)[:40]...),
+	} {
+		_, err = keyring(t, maker).Detached(bytes.NewReader(data), sig, now)
+		require.NoError(t, err, name)
+	}
 }
 
 func TestInline(t *testing.T) {
