@@ -113,6 +113,9 @@ func (j *job) lists(ctx context.Context, p *proof) error {
 		} else {
 			err = matches(file, data, p.sums[file])
 		}
+		if line := j.system.Expand(l.MustMatch, j.ref); err == nil && line != "" && !slices.Contains(strings.Split(string(data), "\n"), line) {
+			err = &signature.Refusal{Code: signature.CodeBad, Reason: fmt.Sprintf("it is the maker's, but not that of %s: no line of it is %q", j.ref, line)}
+		}
 		if err != nil {
 			return fmt.Errorf("%s: %w", file, err)
 		}

@@ -138,6 +138,19 @@ func TestPullDebian(t *testing.T) {
 	require.Equal(t, []string{string(kernel), string(initrd)}, w.served(m))
 }
 
+// TestT29_AnotherChannelsList: genuine, and shown in the place of another.
+func TestT29_AnotherChannelsList(t *testing.T) {
+	w := newWorld(t, mirror.DebianSystem)
+	w.mirror.Debian(w.maker, "20250803", kernel, initrd, made.Add(day))
+	dir := t.TempDir()
+	w.mirror.WriteTo(t, dir)
+	require.NoError(t, os.Rename(filepath.Join(dir, "dists/trixie"), filepath.Join(dir, "dists/bookworm")))
+	_, err := w.pull("debian-installer:bookworm:current", func(r *Request) { r.Mirror, r.Folder = "", dir })
+	require.Equal(t, signature.CodeBad, code(err), "%v", err)
+	require.ErrorContains(t, err, "Codename: bookworm")
+	w.nothing()
+}
+
 // TestPullInlineLists: Flatcar has, beside its .sig, a signed list of digests for
 // each file, of which SHA-512 counts and MD5 and SHA-1 do not.
 func TestPullInlineLists(t *testing.T) {

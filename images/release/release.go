@@ -86,6 +86,9 @@ type List struct {
 	// Signature over the list: the path of a detached one, or "inline" for a
 	// cleartext signature framework around the list. Empty: a list before it has it.
 	Signature string `yaml:"signature" json:"signature"`
+	// MustMatch is a line that the list must have. Empty: none. A signature does not
+	// say where a list belongs: with it, a mirror cannot show one channel as another.
+	MustMatch string `yaml:"must_match" json:"must_match"`
 }
 
 // Inline is the Signature of a list that holds its own.
@@ -201,7 +204,7 @@ func (g Signature) validate() error {
 		add("signature.lists: want 1 to 4, and a signature of the first")
 	}
 	for i, l := range g.Lists {
-		errs = append(errs, checkPath("signature.lists", l.File))
+		errs = append(errs, checkPath("signature.lists", l.File), checkPlaceholders("signature.lists.must_match", l.MustMatch))
 		if l.Signature != Inline && (i == 0 || l.Signature != "") {
 			errs = append(errs, checkPath("signature.lists", l.Signature))
 		}

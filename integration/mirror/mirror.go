@@ -131,7 +131,7 @@ func (m *Mirror) Debian(maker *Maker, version string, kernel, initrd []byte, at 
 	m.Put(images+netboot+"initrd.gz", initrd)
 	sums := fmt.Sprintf("%s  ./%slinux\n%s  ./%sinitrd.gz\n", sum(kernel), netboot, sum(initrd), netboot)
 	m.Put(images+"SHA256SUMS", []byte(sums))
-	release := fmt.Sprintf("Suite: stable\nSHA256:\n %s %d main/installer-amd64/%s/images/SHA256SUMS\n", sum([]byte(sums)), len(sums), version)
+	release := fmt.Sprintf("Suite: stable\nCodename: trixie\nSHA256:\n %s %d main/installer-amd64/%s/images/SHA256SUMS\n", sum([]byte(sums)), len(sums), version)
 	m.Put("dists/trixie/Release", []byte(release))
 	m.Put("dists/trixie/Release.gpg", maker.Sign([]byte(release), at))
 	m.Put("debian-archive-keyring.gpg", maker.Keys())
@@ -148,7 +148,7 @@ initrds: ["dists/{channel}/main/installer-{arch}/{version}/images/netboot/debian
 signature:
   kind: openpgp-digests
   lists:
-    - {file: "dists/{channel}/Release", signature: "dists/{channel}/Release.gpg"}
+    - {file: "dists/{channel}/Release", signature: "dists/{channel}/Release.gpg", must_match: "Codename: {channel}"}
     - {file: "dists/{channel}/main/installer-{arch}/{version}/images/SHA256SUMS"}
   keys: debian-archive-keyring.gpg
   fingerprints: [` + maker.Fingerprint() + `]
