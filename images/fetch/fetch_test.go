@@ -145,6 +145,26 @@ func TestLargeGoesOnAfterABreak(t *testing.T) {
 	require.True(t, bytes.Equal(data, got))
 }
 
+// TestLargeGivesUp: without an ETag each try begins anew, and one that came
+// further than the last is no progress.
+func TestLargeGivesUp(t *testing.T) {
+	m := mirror.New(t)
+	var answers atomic.Int32
+	m.Before(func(w http.ResponseWriter, _ *http.Request) bool {
+		n := answers.Add(1)
+		w.Header().Set("Content-Length", "1000")
+		if n > 50 {
+			_, _ = w.Write(make([]byte, 1000))
+			return true
+		}
+		_, _ = w.Write(make([]byte, 100+n%2*100))
+		_ = http.NewResponseController(w).Flush()
+		panic(http.ErrAbortHandler)
+	})
+	require.ErrorIs(t, site(t, m).Large(t.Context(), "image", filepath.Join(t.TempDir(), "part"), 1<<30, nothing), errBroken)
+	require.Less(t, answers.Load(), int32(10))
+}
+
 func TestLargeRefuses(t *testing.T) {
 	for name, tt := range map[string]struct {
 		answer http.HandlerFunc

@@ -66,8 +66,8 @@ var errBroken = errors.New("the connection broke off")
 
 // run tries until the file is whole, as long as tries bring it further.
 func (d *download) run(ctx context.Context) error {
+	best := int64(0) // a server without strong ETags begins anew each time
 	for idle := 1; ; idle++ {
-		before := d.done
 		err := d.try(ctx)
 		var status *statusError
 		switch {
@@ -77,8 +77,8 @@ func (d *download) run(ctx context.Context) error {
 			return ctx.Err()
 		case !errors.Is(err, errBroken) && (!errors.As(err, &status) || status.status < 500):
 			return err
-		case d.done > before:
-			idle = 1
+		case d.done > best:
+			idle, best = 1, d.done
 		case idle >= tries:
 			return err
 		}
