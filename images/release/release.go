@@ -125,6 +125,7 @@ var (
 	channelName = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,31}$`)
 	pathArch    = regexp.MustCompile(`^[a-z0-9_-]{1,32}$`)
 	fingerprint = regexp.MustCompile(`^([0-9a-f]{40}|[0-9a-f]{64})$`)
+	fileName    = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9.+~_-]{0,127}$`)
 	placeholder = regexp.MustCompile(`\{[^}]*\}`)
 )
 
@@ -158,6 +159,9 @@ func (s System) validate() error {
 	}
 	for _, p := range append([]string{s.Kernel}, s.Initrds...) {
 		errs = append(errs, checkPath("kernel, initrds", p))
+		if name := path.Base(placeholder.ReplaceAllString(p, "x")); !fileName.MatchString(name) { // what a depot keeps
+			add("kernel, initrds: %.140q is not 1 to 128 of letters, digits, '.', '+', '~', '_' and '-', beginning with a letter or digit", name)
+		}
 	}
 	if s.Order != OrderDebian && s.Order != OrderSemver {
 		add("order: %.20q is neither %s nor %s", s.Order, OrderDebian, OrderSemver)

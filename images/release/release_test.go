@@ -145,6 +145,7 @@ func TestParseNamesEveryFault(t *testing.T) {
 		"up":             {"{version}/vmlinuz", "../../x", "not a path below the mirror"},
 		"up in between":  {"{version}/vmlinuz", "a/../../x", "not a path below the mirror"},
 		"placeholder":    {"{version}", "{home}", "none of {channel}"},
+		"file name":      {"vmlinuz", "linux@1", "kernel, initrds: \"linux@1\""},
 		"query":          {"vmlinuz", "vmlinuz?x", "not a path"},
 		"kind":           {"sha256", "md5", "signature.kind"},
 		"no pin":         {"sha256", "openpgp-detached, keys: k.asc", "fingerprints: want 1"},
