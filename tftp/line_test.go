@@ -35,7 +35,7 @@ func TestWindowsAreCutByTheKernel(t *testing.T) {
 			if addr.Addr().IsUnspecified() {
 				addr = netip.AddrPortFrom(netip.MustParseAddr("127.0.0.7"), addr.Port())
 			}
-			for _, tt := range []struct{ block, window int }{{1468, 1}, {1468, 4}, {1468, 64}, {8, 64}, {512, 7}, {8192, 32}, {65464, 4}, {1000, 64}} {
+			for _, tt := range []struct{ block, window int }{{1468, 1}, {1468, 4}, {1468, 64}, {32, 64}, {512, 7}, {8192, 32}, {65464, 4}, {1000, 64}} {
 				for _, name := range []string{"memory", "file"} {
 					var b bytes.Buffer
 					c := dial(t, "", addr)
