@@ -81,8 +81,8 @@ func TestT04_Flood(t *testing.T) {
 	n := <-downloads
 	t.Logf("%d requests; a real client downloaded %d times; before %+v, most %+v", requests, n, before, most)
 	require.Positive(t, n)
-	require.LessOrEqual(t, most.files-before.files, 1024+20)
-	require.LessOrEqual(t, most.goroutines-before.goroutines, 2*1024)
+	require.LessOrEqual(t, most.files-before.files, 4096+20)
+	require.LessOrEqual(t, most.goroutines-before.goroutines, 2*4096)
 	require.LessOrEqual(t, most.kilobytes-before.kilobytes, 64<<10)
 }
 
