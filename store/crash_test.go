@@ -142,7 +142,8 @@ func TestReopenGrownStore(t *testing.T) {
 	for w := range 100 {
 		writers.Go(func() {
 			for i := range 250 {
-				if _, err := s.Put(context.Background(), fmt.Sprintf("%d/%d", w, i), nil); err != nil {
+				// One key: other keys would share transactions, and etcd counts these.
+				if _, err := s.Put(context.Background(), "same", fmt.Appendf(nil, "%d/%d", w, i)); err != nil {
 					t.Error(err)
 				}
 			}
@@ -163,7 +164,7 @@ func TestReopenGrownStore(t *testing.T) {
 	s = open(t, cfg)
 	entries, err := s.List(t.Context(), "")
 	require.NoError(t, err)
-	require.Len(t, entries, 100*250+1)
+	require.Len(t, entries, 2)
 	put(t, s, "a", "1")
 	require.NoError(t, s.Close())
 
