@@ -21,7 +21,7 @@ import (
 // that: those beyond hear nothing, as firmware asks again, the operator is told
 // once, and when the others have ended the same bootd serves again.
 func TestT04_FewFileDescriptors(t *testing.T) {
-	s := newLoopback(t, rig.Loopback{})
+	s := newLoopback(t, rig.Loopback{Image: 3000})
 	_, err := s.Nestctl(t.Context(), "artifact", "create", "few", "--serve", "tftp")
 	require.NoError(t, err)
 	limit := unix.Rlimit{Cur: 256, Max: 256}

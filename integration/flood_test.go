@@ -90,8 +90,13 @@ func TestT02_FloodOfABootd(t *testing.T) {
 	require.Positive(t, sent, "the flood does not arrive")
 	require.LessOrEqual(t, sent, budget)
 	require.Positive(t, downloads)
-	require.Less(t, most.Load()-before, int64(48<<20), "memory grows")
+	require.Less(t, most.Load()-before, int64(mostMemory), "memory grows")
 }
+
+// mostMemory is what the places for transfers may take, 4096 of 8 KiB, with as
+// much again that waits for the garbage collector, three times over: a bound
+// however long the flood.
+const mostMemory = 192 << 20
 
 // floodRig starts a bootd in a network that this test can forge everything in.
 func floodRig(t *testing.T) (*rig.LoopbackServer, *os.File) {
